@@ -1,0 +1,43 @@
+"""Packaging of dptmat: ``kernels/`` and ``pipelines/`` install as ``dptmat.kernels`` and ``dptmat.pipelines``."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+STACKS = {
+    # torch 2.10.0 is the last release whose published wheels hold sm_70 (V100).
+    "cuda12": ["torch>=2.6,<2.11", "nvidia-dali-cuda120>=2.0", "cupy-cuda12x>=13.6", "nvidia-cuda-nvrtc-cu12"],
+    "cuda13": ["torch>=2.11", "nvidia-dali-cuda130>=2.0", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc"],
+}
+
+setup(
+    name="dptmat",
+    version="0.1.0",
+    description="Label-free pre-training for image matting with a GPU data path: DALI, CuPy and PyTorch",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    package_dir={"dptmat": "dptmat", "dptmat.kernels": "kernels", "dptmat.pipelines": "pipelines"},
+    packages=["dptmat", "dptmat.models", "dptmat.kernels", "dptmat.pipelines"],
+    package_data={"dptmat.kernels": ["*.cu", "*.cuh"]},
+    install_requires=[
+        "click>=8.1",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8",
+        "simplejpeg>=1.8",
+        "tensorboard>=2.14",
+        "timm>=1.0.9",
+        "tomli>=2; python_version < '3.11'",
+        "tomli-w>=1",
+        "torch>=2.6",
+    ],
+    extras_require={
+        **STACKS,
+        "demo": ["scikit-image>=0.22"],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "scikit-image>=0.22"],
+    },
+    entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},
+    classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],
+)
