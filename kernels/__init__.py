@@ -1,0 +1,12 @@
+"""Views to trimap, alpha, composite: ``torch.library`` operators for CPU (NumPy) and CUDA (CuPy) tensors.
+
+``dptmat::random_trimap``, ``dptmat::random_alpha``, ``dptmat::composite`` and ``dptmat::synthesize``.
+"""
+
+from .alpha import random_alpha
+from .batch import Batch
+from .composite import composite
+from .synthesize import synthesize
+from .trimap import random_trimap
+
+__all__ = ["Batch", "composite", "random_alpha", "random_trimap", "synthesize"]
