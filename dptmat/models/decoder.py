@@ -1,0 +1,96 @@
+"""The decoder of all networks: five doublings from /32 to full size, and three alphas.
+
+Source: Li and Lu, Natural Image Matting via Guided Contextual Attention, AAAI 2020 (blocks and shortcuts); Yu et al.,
+Mask Guided Matting via Progressive Refinement Network, CVPR 2021 (the heads at /8, /4 and /1).
+Differs: the alphas are computed in float32 from the heads' logits, also under autocast.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from dptmat.models.layers import sn_conv, sn_double
+
+# Channels of what Decoder.forward takes: the shortcuts of /1, /2, /4, /8 and /16, then the bottleneck at /32.
+CHANNELS = (32, 32, 64, 128, 256, 512)
+
+
+class _Block(nn.Module):
+    """Residual block [N, n_in, H, W] -> [N, n_out, 2H, 2W] with ``double``, else [N, n_out, H, W] and n_in = n_out."""
+
+    def __init__(self, n_in: int, n_out: int, double: bool):
+        super().__init__()
+        self.conv1 = sn_double(n_in) if double else sn_conv(n_in, n_in, 3, xavier=True)
+        self.bn1 = nn.BatchNorm2d(n_in)
+        self.conv2 = sn_conv(n_in, n_out, 3, xavier=True)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        nn.init.zeros_(self.bn2.weight)  # at the start the block is its identity path
+        self.upsample = (
+            nn.Sequential(nn.Upsample(scale_factor=2), sn_conv(n_in, n_out, 1, xavier=True), nn.BatchNorm2d(n_out))
+            if double
+            else nn.Identity()
+        )
+        self.activation = nn.LeakyReLU(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.activation(y + self.upsample(x))
+
+
+def _stage(n_in: int, n_out: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(_Block(n_in, n_out, True), *(_Block(n_out, n_out, False) for _ in range(blocks - 1)))
+
+
+def _head(channels: int) -> nn.Sequential:
+    head = nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(32, 1, 3, padding=1),
+    )
+    nn.init.xavier_uniform_(head[0].weight)
+    nn.init.xavier_uniform_(head[3].weight)
+    return head
+
+
+def _alpha(logits: Tensor, scale: int) -> Tensor:
+    logits = logits.float()  # half precision next to 1 has fewer steps than 8-bit alpha
+    if scale > 1:
+        logits = interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
+    return (torch.tanh(logits) + 1) / 2
+
+
+class Decoder(nn.Module):
+    """Turn the shortcuts of an encoder into alpha at three levels of detail."""
+
+    def __init__(self):
+        super().__init__()
+        full, half, quarter, eighth, sixteenth, bottleneck = CHANNELS
+        self.layer1 = _stage(bottleneck, sixteenth, 2)
+        self.layer2 = _stage(sixteenth, eighth, 3)
+        self.layer3 = _stage(eighth, quarter, 3)
+        self.layer4 = _stage(quarter, half, 2)
+        self.conv1 = sn_double(half)
+        self.bn1 = nn.BatchNorm2d(full)
+        self.activation = nn.LeakyReLU(0.2)
+        self.refine_OS8 = _head(eighth)
+        self.refine_OS4 = _head(quarter)
+        self.refine_OS1 = _head(full)
+
+    def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
+        """Return ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.
+
+        Args:
+            features: Six maps [N, C, h, w] with C of ``CHANNELS``, at /1, /2, /4, /8, /16 and /32 of H x W.
+        """
+        fea1, fea2, fea3, fea4, fea5, x = features
+        x = self.layer1(x) + fea5  # [N, 256, H/16, W/16]
+        x = self.layer2(x) + fea4  # [N, 128, H/8, W/8]
+        os8 = self.refine_OS8(x)
+        x = self.layer3(x) + fea3  # [N, 64, H/4, W/4]
+        os4 = self.refine_OS4(x)
+        x = self.layer4(x) + fea2  # [N, 32, H/2, W/2]
+        x = self.activation(self.bn1(self.conv1(x))) + fea1  # [N, 32, H, W]
+        os1 = self.refine_OS1(x)
+        return {"alpha_os1": _alpha(os1, 1), "alpha_os4": _alpha(os4, 4), "alpha_os8": _alpha(os8, 8)}

@@ -1,0 +1,135 @@
+import pytest
+import timm
+import torch
+from torch.nn.functional import interpolate
+
+from dptmat.models.unet import UNet
+
+
+def ready(network):
+    """Evaluation after one training pass over noise, so that the statistics of the batch norms fit."""
+    network.train()
+    for block in [b for stage in (network.decoder.layer1, network.decoder.layer2) for b in stage]:
+        torch.nn.init.ones_(block.bn2.weight)
+    with torch.no_grad():
+        network(torch.randn(2, network.in_channels, 64, 64))
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet18", "swin_tiny_patch4_window7_224", "convnext_atto", "vgg11", "mobilenetv3_small_100"],
+)
+@torch.no_grad()
+def test_one_network_takes_every_multiple_of_32(backbone):
+    torch.manual_seed(0)
+    network = ready(UNet(backbone))
+    for height, width in ((224, 224), (96, 160)):
+        result = network(torch.randn(1, 6, height, width))
+        assert list(result) == ["alpha_os1", "alpha_os4", "alpha_os8"]
+        for alpha in result.values():
+            assert alpha.shape == (1, 1, height, width)
+            assert alpha.dtype == torch.float32
+            assert 0 <= alpha.min() < alpha.max() <= 1
+
+
+@torch.no_grad()
+def test_swin_takes_the_crops_of_fine_tuning():
+    network = UNet("swin_tiny_patch4_window7_224").eval()
+    assert network(torch.randn(1, 6, 512, 512))["alpha_os1"].shape == (1, 1, 512, 512)
+
+
+def shortcut_inputs(network, x):
+    seen = []
+    handles = [b.register_forward_hook(lambda module, args, y: seen.append(args[0])) for b in network.encoder.shortcut]
+    features = network.encoder(x)
+    for handle in handles:
+        handle.remove()
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (32, 64, 96), (32, 32, 48), (64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3),
+    ]  # fmt: skip
+    return seen
+
+
+@torch.no_grad()
+def test_every_map_goes_through_the_shortcut_of_its_stride():
+    network = UNet("resnet18").eval()
+    x = torch.randn(1, 6, 64, 96)
+    seen = shortcut_inputs(network, x)
+    assert torch.equal(seen[0], x)
+    for got, expected in zip(seen[1:], network.encoder.backbone(x), strict=True):
+        assert torch.equal(got, expected)
+
+
+@torch.no_grad()
+def test_channels_last_maps_are_turned_and_the_missing_half_size_comes_from_the_quarter():
+    network = UNet("swin_tiny_patch4_window7_224").eval()
+    x = torch.randn(1, 6, 64, 96)
+    seen = shortcut_inputs(network, x)
+    maps = [feature.permute(0, 3, 1, 2) for feature in network.encoder.backbone(x)]
+    assert torch.equal(seen[0], x)
+    torch.testing.assert_close(seen[1], interpolate(maps[0], (32, 48), mode="bilinear", align_corners=True))
+    for got, expected in zip(seen[2:], maps, strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_gradient_reaches_every_parameter():
+    torch.manual_seed(0)
+    network = UNet("resnet18").train()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.05 * torch.randn_like(p))  # no weight stays 0
+    result = network(torch.randn(2, 6, 64, 64))
+    sum((alpha * torch.randn_like(alpha)).sum() for alpha in result.values()).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@torch.no_grad()
+def test_batch_members_do_not_interact():
+    torch.manual_seed(0)
+    network = ready(UNet("resnet18"))
+    x = torch.randn(3, 6, 64, 64)
+    together = network(x)
+    for i in range(3):
+        for name, alpha in network(x[i : i + 1]).items():
+            # Sums run in another order for another batch size.
+            torch.testing.assert_close(together[name][i : i + 1], alpha, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_three_channels_need_no_trimap():
+    result = UNet("resnet18", in_channels=3).eval()(torch.randn(1, 3, 64, 64))
+    assert result["alpha_os1"].shape == (1, 1, 64, 64)
+
+
+def test_compiles_without_a_graph_break():
+    network = ready(UNet("resnet18"))
+    x = torch.randn(1, 6, 64, 64)
+    with torch.no_grad():
+        expected = network(x)
+        result = torch.compile(network, backend="eager", fullgraph=True)(x)
+    for name, alpha in expected.items():
+        torch.testing.assert_close(result[name], alpha, atol=1e-5, rtol=0)
+
+
+def test_unknown_backbone_gets_the_nearest_names_of_timm():
+    with pytest.raises(
+        ValueError, match="model 'unet_resnet333' .* timm has no 'resnet333'; did you mean 'unet_resnet33ts'"
+    ):
+        UNet("resnet333")
+    with pytest.raises(ValueError, match="timm has no ''; did you mean 'unet_resnet34'"):
+        UNet("")
+
+
+def test_backbone_without_a_pyramid_is_refused():
+    with pytest.raises(ValueError, match="'vit_tiny_patch16_224' gives feature maps at /16, .*choose a ResNet"):
+        UNet("vit_tiny_patch16_224")
+
+
+def test_backbone_without_feature_maps_is_refused(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("features_only not implemented for such models.")  # as timm does for some of its models
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ValueError, match=r"'resnet18' gives no feature maps \(features_only not implemented"):
+        UNet("resnet18")
