@@ -1,0 +1,55 @@
+"""The order of an endless run: which sample ids a rank gets at a step, and which photograph each id shows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dptmat.errors import UserError
+from dptmat.kernels.permutation import permute, round_keys
+from dptmat.kernels.philox import Stream
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Every batch as a function of ``(seed, step)``; nothing is stored, so any step can be asked for at once.
+
+    Sample id = epoch * images + position; position p of an epoch shows image pi(p), where pi is the keyed permutation
+    of stream SHUFFLE. Rank r takes the contiguous slice r of each global batch; a last partial batch is dropped.
+    """
+
+    seed: int
+    images: int  # photographs in the index
+    batch_size: int  # samples per step over all ranks
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self):
+        if self.batch_size % self.ranks:
+            raise UserError(f"--batch-size {self.batch_size} does not divide among {self.ranks} processes")
+        if self.images < self.batch_size:
+            raise UserError(
+                f"--batch-size {self.batch_size} is more than the {self.images} photographs of --data; "
+                f"use --batch-size {self.images} or less, or more photographs"
+            )
+
+    @property
+    def steps_per_epoch(self):
+        return self.images // self.batch_size
+
+    def ids(self, step):
+        """Sample ids of this rank at ``step``: int64 [batch_size / ranks]."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        local = self.batch_size // self.ranks
+        first = epoch * self.images + step * self.batch_size + self.rank * local
+        return first + np.arange(local, dtype=np.int64)
+
+    def images_of(self, ids):
+        """Number of the photograph that each sample shows: int64 [N], 0 <= number < images."""
+        epochs, positions = np.divmod(np.asarray(ids, np.int64), self.images)
+        return permute(positions, self.images, round_keys(self.seed, Stream.SHUFFLE, epochs))
+
+    def substitutes(self, ident):
+        """Photographs to try, each once, in place of an unreadable one in sample ``ident``."""
+        keys = round_keys(self.seed, Stream.SUBSTITUTE, ident)
+        for k in range(self.images):
+            yield int(permute(k, self.images, keys)[0])

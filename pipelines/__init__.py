@@ -1,0 +1,1 @@
+"""The GPU data path: NVIDIA DALI graphs from files to augmented views."""

@@ -1,0 +1,72 @@
+"""Augmentation as two matrices per view, drawn from the sample ids: one moves its pixels, the other rotates its hue."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dptmat.kernels.philox import Stream, words
+
+# RGB to luma (Y) and the two chroma axes (I, Q) of NTSC television, the space in which hue is an angle.
+_RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random changes to a view; the defaults are those of pre-training.
+
+    Words 0..6 of stream AUGMENT, over 2**32, are in this order: rotation, scale of x, scale of y, shear, horizontal
+    flip, vertical flip, hue.
+    """
+
+    rotation: float = 30.0  # degrees, drawn from -rotation..rotation
+    scale_min: float = 0.8  # smallest magnification of either axis
+    scale_max: float = 1.25  # largest
+    shear: float = 10.0  # degrees, drawn from -shear..shear
+    hflip: float = 0.5  # chance of a mirrored view
+    vflip: float = 0.5  # chance of a view upside down
+    hue: float = 40.0  # degrees, drawn from -hue..hue
+
+    def matrices(self, ids, seed, size):
+        """Draw both matrices of each view.
+
+        Args:
+            ids: Sample ids, int64 [N].
+            seed: Seed of the run.
+            size: Side of the square view in pixels.
+
+        Returns:
+            affine float32 [N, 2, 3], from a position in the view to one relative to the photograph's centre, in pixels;
+            color float32 [N, 3, 3], to be multiplied with each pixel's (R, G, B).
+        """
+        unit = words(seed, Stream.AUGMENT, ids, 2).reshape(len(ids), 8) / 2.0**32
+        rotation, shear, hue = (
+            np.radians((2 * unit[:, column] - 1) * limit)
+            for column, limit in ((0, self.rotation), (3, self.shear), (6, self.hue))
+        )
+        scale = self.scale_min + unit[:, 1:3] * (self.scale_max - self.scale_min)
+        mirrored = np.where(unit[:, 4:6] < (self.hflip, self.vflip), -1.0, 1.0)
+        return _affine(rotation, shear, mirrored / scale, size), _hue_rotation(hue)
+
+
+def _affine(rotation, shear, zoom, size):
+    """From view to photograph: rotation by a, shear by t, then zoom of each axis (negative: mirrored).
+
+    [cos a, sin(a + t); -sin a, cos(a + t)] / cos t, as in the augmentation of MG Matting (Yu et al., CVPR 2021).
+    """
+    linear = np.stack(
+        [
+            np.stack([np.cos(rotation), np.sin(rotation + shear)], -1) * zoom[:, :1],
+            np.stack([-np.sin(rotation), np.cos(rotation + shear)], -1) * zoom[:, 1:],
+        ],
+        axis=1,
+    ) / np.cos(shear).reshape(-1, 1, 1)
+    offset = -linear @ np.full((2, 1), size / 2)  # the view's centre falls on the photograph's
+    return np.concatenate([linear, offset], axis=2).astype(np.float32)
+
+
+def _hue_rotation(angle):
+    """Rotation of the chroma plane with the luma kept: [N] radians to float32 [N, 3, 3]."""
+    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
+    rotation = np.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], -1).reshape(-1, 3, 3)
+    return (_YIQ_TO_RGB @ rotation @ _RGB_TO_YIQ).astype(np.float32)

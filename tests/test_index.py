@@ -1,0 +1,119 @@
+"""The list of photographs: what is found, in which order, and what the strict check names."""
+
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from dptmat.errors import UserError
+from dptmat.index import ImageIndex, check_photographs, write_list
+
+
+def paths_of(index):
+    return [index[i] for i in range(len(index))]
+
+
+def test_folder_is_searched_below_and_sorted(tmp_path):
+    for name in ("b/2.JPEG", "a.jpg", "b/1.png", "b/c/0.webp", "b/notes.txt", "b/c/list.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    expected = [str(tmp_path / name) for name in ("a.jpg", "b/1.png", "b/2.JPEG", "b/c/0.webp")]
+    assert paths_of(ImageIndex.open(tmp_path)) == expected
+
+
+def test_symbolic_links_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.jpg").write_bytes(b"x")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "data")
+    assert paths_of(ImageIndex.open(tmp_path / "data")) == [str(tmp_path / "data/link/1.jpg")]
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_list_keeps_its_order_and_resolves_relative_paths(tmp_path, line_break, end):
+    lines = ["sub/b.jpg", "/far/away/a.jpg", "ä b.png"]
+    (tmp_path / "list.txt").write_bytes((line_break.join(lines) + end).encode())
+    expected = [str(tmp_path / "sub/b.jpg"), "/far/away/a.jpg", str(tmp_path / "ä b.png")]
+    assert paths_of(ImageIndex.open(tmp_path / "list.txt")) == expected
+
+
+def test_line_ends_are_found_across_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr("dptmat.index._CHUNK", 7)
+    names = [f"{i:0{1 + i % 9}}.jpg" for i in range(100)]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    assert paths_of(ImageIndex.open(tmp_path / "list.txt")) == [str(tmp_path / name) for name in names]
+
+
+def test_digest_tells_lists_apart_and_ignores_where_the_folder_lies(tmp_path):
+    for place in ("one", "two", "three"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.jpg").write_bytes(b"x")
+    (tmp_path / "three/b.jpg").write_bytes(b"x")
+    one, two, three = (ImageIndex.open(tmp_path / place).digest() for place in ("one", "two", "three"))
+    assert one == two != three
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "does not exist"),
+        (lambda p: p.mkdir(), r"holds no photograph \(looked for .jpg"),
+        (lambda p: p.write_text(""), "empty file"),
+        (lambda p: p.write_text("a.jpg\n\nb.jpg\n"), "line 2 is empty"),
+    ],
+)
+def test_what_holds_no_photographs_is_refused(tmp_path, make, message):
+    make(tmp_path / "data")
+    with pytest.raises(UserError, match=message):
+        ImageIndex.open(tmp_path / "data")
+
+
+def test_name_with_a_line_break_is_refused(tmp_path):
+    (tmp_path / "a\nb.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="line break"):
+        ImageIndex.open(tmp_path)
+
+
+@pytest.fixture
+def damaged(tmp_path, photographs):
+    """Folder of three good and eight bad photographs; returns it with the names of the bad ones."""
+    source = sorted(photographs.iterdir())[0]
+    content = source.read_bytes()
+    for name in ("a.jpg", "k.JPEG"):
+        shutil.copy(source, tmp_path / name)
+    cv2.imwrite(str(tmp_path / "m.png"), np.zeros((5, 4, 3), np.uint8))
+    middle = np.frombuffer(content, np.uint8).copy()
+    middle[len(middle) // 2 : len(middle) // 2 + 200] = 7
+    bad = {
+        "b.jpg": content[: len(content) // 2],
+        "c.jpg": content[:100],
+        "d.jpg": b"",
+        "e.jpg": b"this is text, not a photograph\n" * 9,
+        "f.jpg": middle.tobytes(),
+        "g.png": (tmp_path / "m.png").read_bytes()[:-30],
+    }
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "h.jpg").symlink_to(tmp_path / "gone.jpg")
+    return tmp_path, {*bad, "h.jpg"}
+
+
+def test_check_names_exactly_the_bad_ones_with_a_reason(damaged):
+    folder, bad = damaged
+    found = dict(pair for _, pairs in check_photographs(ImageIndex.open(folder)) for pair in pairs)
+    assert {os.path.basename(path) for path in found} == bad
+    assert all(found.values())
+    assert "Corrupt JPEG data" in found[str(folder / "f.jpg")]  # damage that DALI, PIL and OpenCV pass over
+    assert "empty" in found[str(folder / "d.jpg")]
+    assert "No such file" in found[str(folder / "h.jpg")]
+
+
+def test_list_without_the_bad_ones_opens_again(damaged):
+    folder, bad = damaged
+    index = ImageIndex.open(folder)
+    write_list(folder / "good.txt", index, {str(folder / name) for name in bad})
+    assert paths_of(ImageIndex.open(folder / "good.txt")) == [str(folder / n) for n in ("a.jpg", "k.JPEG", "m.png")]

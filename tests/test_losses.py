@@ -1,0 +1,115 @@
+"""The losses against NumPy written from the papers, over the unknown region only, and safe without one."""
+
+import numpy as np
+import pytest
+import torch
+
+from dptmat import losses
+from dptmat.kernels import Batch, synthesize
+from dptmat.losses import matting_losses
+
+
+@pytest.fixture
+def maps():
+    """Prediction, alpha and weight (1 where unknown): float32 [2, 1, 64, 96] each."""
+    random = torch.Generator().manual_seed(0)
+    prediction, alpha = (torch.rand(2, 1, 64, 96, generator=random) for _ in range(2))
+    weight = (torch.rand(2, 1, 64, 96, generator=random) < 0.4).float()
+    return prediction, alpha, weight
+
+
+def pyramid_in_numpy(picture, levels=5):
+    """Laplacian pyramid of one picture [H, W] by full 2-d convolution in float64."""
+    row = np.array([1, 4, 6, 4, 1]) / 16
+    taps = np.outer(row, row)
+
+    def convolve(x):
+        padded = np.pad(x, 2, mode="reflect")
+        return sum(taps[i, j] * padded[i : i + x.shape[0], j : j + x.shape[1]] for i in range(5) for j in range(5))
+
+    bands = []
+    for _ in range(levels):
+        smaller = convolve(picture)[::2, ::2]
+        spread = np.zeros_like(picture)
+        spread[::2, ::2] = smaller
+        bands.append(picture - 4 * convolve(spread))
+        picture = smaller
+    return bands
+
+
+def test_l1_is_the_mean_over_unknown_pixels(maps):
+    prediction, alpha, weight = maps
+    unknown = weight.bool()
+    assert losses.l1(*maps).item() == pytest.approx(
+        (prediction[unknown] - alpha[unknown]).abs().mean().item(), rel=1e-6
+    )
+
+
+def test_laplacian_equals_the_difference_of_two_pyramids(maps):
+    prediction, alpha, weight = (m.double().numpy()[:, 0] for m in maps)
+    expected = 0
+    for level in range(5):
+        w = weight[:, :: 2**level, :: 2**level]
+        error = [
+            abs(pyramid_in_numpy(p)[level] - pyramid_in_numpy(a)[level]) for p, a in zip(prediction, alpha, strict=True)
+        ]
+        expected += 2**level * (np.stack(error) * w).sum() / w.sum()
+    assert losses.laplacian(*maps).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_composition_equals_compositing_again_with_the_predicted_alpha():
+    random = torch.Generator().manual_seed(1)
+    views = torch.randint(0, 256, (3, 64, 64, 3), generator=random, dtype=torch.uint8)
+    batch = synthesize(views, torch.arange(3), 5)
+    prediction = torch.rand(3, 1, 64, 64, generator=random)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    fg = (views.permute(0, 3, 1, 2) / 255 - mean) / std
+    again = prediction * fg + (1 - prediction) * fg[batch.pairing]
+    unknown = (batch.trimap == 1).float()
+    expected = ((again - batch.input[:, :3]).abs() * unknown).sum() / unknown.sum()
+    assert losses.composition(prediction, batch.alpha, batch.contrast, unknown).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_known_pixels_do_not_count(maps):
+    prediction, alpha, weight = maps
+    changed = torch.where(weight.bool(), prediction, prediction + 1)
+    assert losses.l1(changed, alpha, weight) == losses.l1(prediction, alpha, weight)
+    contrast = torch.rand_like(alpha)
+    assert losses.composition(changed, alpha, contrast, weight) == losses.composition(
+        prediction, alpha, contrast, weight
+    )
+
+
+def test_without_unknown_pixels_loss_and_gradient_are_zero(maps):
+    prediction, alpha, weight = maps
+    prediction.requires_grad_()
+    nothing = torch.zeros_like(weight)
+    total = (
+        losses.l1(prediction, alpha, nothing)
+        + losses.laplacian(prediction, alpha, nothing)
+        + losses.composition(prediction, alpha, torch.ones_like(alpha), nothing)
+    )
+    total.backward()
+    assert total.item() == 0
+    assert (prediction.grad == 0).all()
+
+
+def test_half_precision_sums_in_float32():
+    """A million pixels of error 1/4 add up beyond what float16 can hold (65,504)."""
+    prediction, alpha = torch.full((1, 1, 1024, 1024), 0.75).half(), torch.full((1, 1, 1024, 1024), 0.5).half()
+    assert losses.l1(prediction, alpha, torch.ones_like(alpha)).item() == 0.25
+
+
+def test_outputs_count_two_one_one_over_five(maps):
+    prediction, alpha, _ = maps
+    trimap = torch.ones(2, 1, 64, 96, dtype=torch.uint8)
+    batch = Batch(input=None, alpha=alpha, contrast=torch.full_like(alpha, 3.0), trimap=trimap, pairing=None)
+    outputs = {"alpha_os1": prediction, "alpha_os4": alpha, "alpha_os8": alpha}
+    found = matting_losses(outputs, batch, ["l1", "comp"])
+    mean = (prediction - alpha).abs().mean().item()
+    assert found["l1"].item() == pytest.approx(2 / 5 * mean, rel=1e-5)
+    assert found["comp"].item() == pytest.approx(3 * 2 / 5 * mean, rel=1e-5)
+    outputs = {"alpha_os1": alpha, "alpha_os4": prediction, "alpha_os8": alpha}
+    assert matting_losses(outputs, batch, ["l1"])["l1"].item() == pytest.approx(1 / 5 * mean, rel=1e-5)

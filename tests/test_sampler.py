@@ -1,0 +1,89 @@
+"""The order of samples: each photograph once an epoch, the same for any number of processes, any step at once."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from dptmat.errors import UserError
+from dptmat.sampler import Sampler
+
+
+def test_every_epoch_shows_each_photograph_once_in_another_order():
+    sampler = Sampler(seed=5, images=91, batch_size=7)
+    epochs = [sampler.images_of(np.concatenate([sampler.ids(e * 13 + step) for step in range(13)])) for e in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(91))
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[1], epochs[2])
+
+
+def test_ids_count_positions_and_drop_the_partial_batch():
+    sampler = Sampler(seed=0, images=10, batch_size=4)
+    assert sampler.steps_per_epoch == 2
+    assert [list(sampler.ids(step)) for step in range(4)] == [
+        [0, 1, 2, 3], [4, 5, 6, 7], [10, 11, 12, 13], [14, 15, 16, 17],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+def test_processes_share_the_same_global_batches(ranks):
+    whole = Sampler(seed=1, images=100, batch_size=12)
+    parts = [Sampler(seed=1, images=100, batch_size=12, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for step in (0, 7, 8, 1000):
+        assert list(itertools.chain(*(part.ids(step) for part in parts))) == list(whole.ids(step))
+
+
+def test_order_follows_the_contract_written_as_plain_loops():
+    """Section 3 of the design in Python integers, with Philox words checked by the tests of philox."""
+    from dptmat.kernels.philox import words
+
+    images, seed, epoch = 23, 2**63 + 9, 4
+    keys = [int(word) for word in words(seed, 5, np.array([epoch]), 2).ravel()]
+
+    def feistel(x, h):
+        left, right = x >> h, x & (2**h - 1)
+        for key in keys:
+            f = ((right ^ key) * 0x9E3779B1) % 2**32
+            f ^= f >> 15
+            f = (f * 0x85EBCA77) % 2**32
+            f ^= f >> 13
+            left, right = right, left ^ (f & (2**h - 1))
+        return (left << h) | right
+
+    def image(position, h=3):  # 4**2 < 23 <= 4**3
+        position = feistel(position, h)
+        while position >= images:
+            position = feistel(position, h)
+        return position
+
+    ids = epoch * images + np.arange(images)
+    assert list(Sampler(seed, images, 4).images_of(ids)) == [image(p) for p in range(images)]
+
+
+def test_a_billion_photographs_cost_no_more_than_a_thousand():
+    seconds = {}
+    for images in (1000, 10**9):
+        sampler = Sampler(seed=3, images=images, batch_size=512)
+        began = time.perf_counter()
+        for step in range(20):
+            shown = sampler.images_of(sampler.ids(step * sampler.steps_per_epoch + 1))
+            assert len(np.unique(shown)) == 512
+            assert shown.max() < images
+        seconds[images] = time.perf_counter() - began
+    assert seconds[10**9] < 20 * seconds[1000]  # a table of the epoch would take 100,000 times longer
+
+
+def test_substitutes_are_all_photographs_each_once_and_fixed_by_seed_and_id():
+    sampler = Sampler(seed=3, images=50, batch_size=2)
+    assert sorted(sampler.substitutes(7)) == list(range(50))
+    assert list(sampler.substitutes(7)) == list(sampler.substitutes(7))
+    assert list(sampler.substitutes(7)) != list(sampler.substitutes(8))
+
+
+def test_impossible_batches_are_refused():
+    with pytest.raises(UserError, match="--batch-size 8 is more than the 5 photographs"):
+        Sampler(seed=0, images=5, batch_size=8)
+    with pytest.raises(UserError, match="--batch-size 8 does not divide among 3 processes"):
+        Sampler(seed=0, images=50, batch_size=8, ranks=3)
