@@ -1,0 +1,144 @@
+"""The ``dptmat`` command: reads options, calls one function of the library, and turns user errors into one line."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from dptmat import config, pretrain_config
+from dptmat.errors import UserError
+from dptmat.index import ImageIndex, check_photographs, write_list
+from dptmat.pictures import write_picture
+
+
+class _Command(click.Command):
+    """A command whose help lists its options under the headings of their settings."""
+
+    def format_options(self, ctx, formatter):
+        groups = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record:
+                groups.setdefault(getattr(option, "group", "Other"), []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+class _Option(click.Option):
+    """An option made from a field of a settings dataclass."""
+
+    def __init__(self, field):
+        name, limits = config.option_name(field), field.metadata
+        shown = "required" if field.default is dataclasses.MISSING else f"default: {field.default}"
+        super().__init__(
+            [f"{name}/--no-{name[2:]}" if field.type is bool else name],
+            type=click.Choice(limits["choices"]) if limits["choices"] else field.type,
+            default=None,  # so that only what was given overrides the configuration file
+            metavar=limits["unit"],
+            help=limits["help"] + ("" if field.default == "" else f"  [{shown}]"),
+        )
+        self.group = limits["group"]
+
+
+def _options(cls, leave_out=()):
+    """Decorate a command with the options of settings class ``cls``, without the headings ``leave_out``."""
+
+    def decorate(command):
+        fields = [field for field in dataclasses.fields(cls) if field.metadata["group"] not in leave_out]
+        command.params = [_Option(field) for field in fields] + command.params
+        return command
+
+    return decorate
+
+
+_config_file = click.option(
+    "--config", "config_file", metavar="FILE", help="TOML file of these options, such as the config.toml of a run."
+)
+
+
+def _resolve(cls, config_file, options):
+    """Settings from a configuration file and options; what the command line gives wins."""
+    values = config.read_toml(config_file) if config_file else {}
+    values.update({name: value for name, value in options.items() if value is not None})
+    return config.from_mapping(cls, values, f"--config {config_file}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="dptmat")
+def dptmat():
+    """Pre-train image-matting networks without labels."""
+
+
+@_options(pretrain_config.PretrainConfig)
+@dptmat.command("pretrain", cls=_Command)
+@_config_file
+@click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
+def pretrain_command(config_file, dry_run, **options):
+    """Pre-train a matting network on photographs without labels.
+
+    Example: dptmat pretrain --data imagenet/train --out runs/first
+    """
+    settings = _resolve(pretrain_config.PretrainConfig, config_file, options)
+    if dry_run:
+        click.echo(config.to_toml(settings), nl=False)
+    else:
+        from dptmat.pretrain import pretrain  # with DALI and timm, which the other commands and --help do without
+
+        pretrain(settings)
+
+
+@_options(pretrain_config.PretrainConfig, leave_out=(pretrain_config.RUN, pretrain_config.OPTIM, pretrain_config.MODEL))
+@dptmat.command("preview", cls=_Command)
+@_config_file
+@click.option("--out", required=True, metavar="FILE.png", help="The picture to write.")
+def preview_command(config_file, out, **options):
+    """Draw what the network will see: foreground, background, trimap, alpha and composite of the first samples.
+
+    Example: dptmat preview --data imagenet/train --out preview.png
+    """
+    settings = _resolve(pretrain_config.PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
+    from dptmat.pretrain import preview
+
+    write_picture(out, preview(settings))
+    click.echo(out)
+
+
+@dptmat.command("index")
+@click.option("--data", required=True, metavar="DIR|FILE", help="Photographs: a folder, or a text file of paths.")
+@click.option("--out", default="photographs.txt", metavar="FILE", show_default=True, help="List of the good ones.")
+def index_command(data, out):
+    """Decode every photograph once, strictly; name the bad ones and write a list of the good ones for --data.
+
+    Example: dptmat index --data imagenet/train --out train.txt
+    """
+    index = ImageIndex.open(data)
+    bad = {}
+    for done, found in check_photographs(index):
+        for path, reason in found:
+            click.echo(f"left out: {path}: {reason}")
+        bad.update(found)
+        click.echo(f"checked {done}/{len(index)}", err=True)
+    write_list(out, index, bad)
+    click.echo(f"{out}: {len(index) - len(bad)} photographs, {len(bad)} left out")
+
+
+def main():
+    """Entry point of the console script: exit status 2 and one line for what a user can mend."""
+    try:
+        sys.exit(dptmat.main(standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+    except click.ClickException as error:
+        click.echo(f"dptmat: {error.format_message()}", err=True)
+    except click.Abort:
+        click.echo("dptmat: interrupted", err=True)
+        sys.exit(130)
+    except (UserError, OSError) as error:
+        click.echo(f"dptmat: {error}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Settings of a pre-training run: names, defaults, units and limits."""
+
+import dataclasses
+
+from dptmat import config
+from dptmat.config import setting
+from dptmat.errors import UserError
+
+# Headings of the help text.
+DATA = "Data"
+TRIMAP = "Trimap and alpha"
+AUGMENT = "Augmentation"
+MODEL = "Network and loss"
+OPTIM = "Optimisation"
+RUN = "Run"
+
+LOSSES = ("l1", "comp", "lap")
+AMP = ("auto", "bf16", "fp16", "off")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of a pre-training run; the defaults are the published ones."""
+
+    data: str = setting(
+        dataclasses.MISSING,
+        "Photographs: a folder, nested or not, or a text file of paths.",
+        unit="DIR|FILE",
+        group=DATA,
+        free=True,
+    )
+    out: str = setting(
+        dataclasses.MISSING, "Folder for checkpoints, log and pictures.", unit="DIR", group=RUN, free=True
+    )
+
+    size: int = setting(224, "Side of the square input; a multiple of 32.", unit="PIXELS", low=64, group=DATA)
+    seed: int = setting(0, "Seed of all randomness.", low=0, high=2**64 - 1, group=DATA)
+    threads: int = setting(
+        0, "Threads that decode, per process; 0: all cores, shared among the processes.", low=0, group=DATA, free=True
+    )
+    prefetch: int = setting(2, "Micro-batches prepared ahead.", low=1, group=DATA, free=True)
+
+    cell: int = setting(7, "Side of a trimap's cell.", unit="PIXELS", low=1, group=TRIMAP)
+    unknown: float = setting(0.75, "Share of unknown cells.", unit="0..1", low=0.0, high=1.0, group=TRIMAP)
+    foreground: float = setting(
+        0.125, "Share of foreground cells; the rest is background.", unit="0..1", low=0.0, high=1.0, group=TRIMAP
+    )
+    alpha: str = setting(
+        "pixel", "One random alpha per unknown pixel or per unknown cell.", choices=("pixel", "block"), group=TRIMAP
+    )
+
+    rotation: float = setting(
+        30.0, "Largest rotation to either side.", unit="DEGREES", low=0.0, high=180.0, group=AUGMENT
+    )
+    scale_min: float = setting(0.8, "Smallest magnification of an axis.", unit="FACTOR", low=0.1, group=AUGMENT)
+    scale_max: float = setting(1.25, "Largest magnification of an axis.", unit="FACTOR", high=10.0, group=AUGMENT)
+    shear: float = setting(10.0, "Largest shear to either side.", unit="DEGREES", low=0.0, high=80.0, group=AUGMENT)
+    hflip: float = setting(0.5, "Chance of a horizontal flip.", unit="0..1", low=0.0, high=1.0, group=AUGMENT)
+    vflip: float = setting(0.5, "Chance of a vertical flip.", unit="0..1", low=0.0, high=1.0, group=AUGMENT)
+    hue: float = setting(
+        40.0, "Largest rotation of the hue to either side.", unit="DEGREES", low=0.0, high=180.0, group=AUGMENT
+    )
+
+    model: str = setting(
+        "matteformer", "Network: matteformer, or unet_ and the name of a timm backbone.", unit="NAME", group=MODEL
+    )
+    trimap: bool = setting(True, "Whether the network sees the trimap (6 input channels) or not (3).", group=MODEL)
+    losses: str = setting(
+        "l1,comp,lap", f"Losses, separated by commas: {', '.join(LOSSES)}.", unit="NAMES", group=MODEL
+    )
+
+    epochs: int = setting(100, "Passes over the photographs.", low=1, group=OPTIM)
+    steps: int = setting(0, "Steps of the run; 0: as many as --epochs need.", low=0, group=OPTIM)
+    batch_size: int = setting(512, "Samples per step over all processes.", low=2, group=OPTIM)
+    micro_batch: int = setting(
+        64,
+        "Samples that pass through the network at once, per process; each one's background is another of them.",
+        low=2,
+        group=OPTIM,
+    )
+    lr: float = setting(1.5e-4, "Peak learning rate.", low=0.0, group=OPTIM)
+    warmup: float = setting(
+        0.1, "Share of the steps with a linear warm-up; a cosine follows.", unit="0..1", low=0.0, high=1.0, group=OPTIM
+    )
+    weight_decay: float = setting(0.05, "Weight decay of AdamW; norms and biases have none.", low=0.0, group=OPTIM)
+    clip: float = setting(5.0, "Largest norm of the gradient; a larger one is scaled down.", low=0.0, group=OPTIM)
+    amp: str = setting(
+        "auto",
+        "Mixed precision; auto: bf16 where the GPU has it, fp16 on older ones, off on the CPU.",
+        choices=AMP,
+        group=OPTIM,
+    )
+
+    device: str = setting(
+        "auto",
+        "Where to run; auto: on the GPU if there is one.",
+        choices=("auto", "cpu", "cuda"),
+        group=RUN,
+        free=True,
+    )
+    compile: bool = setting(False, "Whether to compile the network with torch.compile.", group=RUN, free=True)
+    log_every: int = setting(10, "Steps between two lines of the log.", unit="STEPS", low=1, group=RUN, free=True)
+    save_every: int = setting(1000, "Steps between two checkpoints.", unit="STEPS", low=1, group=RUN, free=True)
+    keep: int = setting(3, "Checkpoints kept, the newest ones.", low=1, group=RUN, free=True)
+    resume: str = setting(
+        "",
+        "Go on with a run: auto (the newest checkpoint in --out, if any) or a checkpoint.",
+        unit="auto|FILE",
+        group=RUN,
+        free=True,
+    )
+
+    def __post_init__(self):
+        config.check(self)
+        if self.size % 32:
+            near = [size for size in (self.size // 32 * 32, self.size // 32 * 32 + 32) if size >= 64]
+            raise UserError(f"--size {self.size} is not a multiple of 32; use {' or '.join(map(str, near))}")
+        if self.cell > self.size:
+            raise UserError(f"--cell {self.cell} is more than --size {self.size}; a cell must fit into the input")
+        if self.unknown + self.foreground > 1:
+            raise UserError(
+                f"--unknown {self.unknown} and --foreground {self.foreground} add up to more than 1; "
+                "they are shares of the same cells"
+            )
+        if self.scale_min > self.scale_max:
+            raise UserError(f"--scale-min {self.scale_min} is more than --scale-max {self.scale_max}")
+        unknown = set(self.losses.split(",")) - set(LOSSES)
+        if unknown:
+            raise UserError(f"--losses {self.losses}: choose from {', '.join(LOSSES)}, separated by commas")

@@ -1,0 +1,129 @@
+"""The command: bad input gives one line and exit status 2, options and files agree."""
+
+import subprocess
+import sys
+
+import cv2
+import pytest
+import torch
+
+from dptmat import cli
+
+
+@pytest.fixture
+def dptmat(capsys, monkeypatch):
+    """Function that runs the command in this process: (exit status, standard output, standard error)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["dptmat", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "{empty}"], "holds no photograph"),
+        (["--data", "{tmp}/missing"], "missing does not exist"),
+        (["--size", "225"], "--size 225 is not a multiple of 32; use 224 or 256"),
+        (["--size", "33"], "--size must be 64 or more"),
+        (["--unknown", "1.5"], "--unknown must be 0.0 to 1.0; got 1.5"),
+        (["--unknown", "0.8", "--foreground", "0.3"], "add up to more than 1"),
+        (["--batch-size", "1"], "--batch-size must be 2 or more"),
+        (["--batch-size", "100"], "--batch-size 100 is more than the 72 photographs"),
+        (["--batch-size", "6", "--micro-batch", "4"], "choose a divisor of 6"),
+        (["--model", "matteforner"], "did you mean 'matteformer'"),
+        (["--model", "unet_resnet999"], "unet_resnet999"),
+        (["--losses", "l1,l2"], "--losses l1,l2: choose from l1, comp, lap"),
+        (["--cell", "65", "--size", "64"], "--cell 65 is more than --size 64"),
+        (["--scale-min", "2"], "--scale-min 2.0 is more than --scale-max"),
+        (["--alpha", "nothing"], "'nothing' is not one of 'pixel', 'block'"),
+        (["--epochs", "many"], "'many' is not a valid integer"),
+        (["--seed", "-1"], "--seed must be 0 to 18446744073709551615"),
+        (["--amp", "fp16"], "--amp fp16 needs a GPU"),
+        (["--speed", "9"], "No such option"),
+        (["--config", "{tmp}/unknown.toml"], "unknown.toml: unknown key 'batchsize'; did you mean batch_size?"),
+        (["--config", "{tmp}/type.toml"], "--epochs must be of type int, got 'ten'"),
+        (["--config", "{tmp}/broken.toml"], "broken.toml cannot be read as TOML"),
+        (["--config", "{tmp}/none.toml"], "none.toml cannot be read as TOML"),
+        (["--resume", "{tmp}/foreign.pt"], "foreign.pt has no config, model, optimizer, step"),
+        (["--out", "{tmp}/unknown.toml"], "unknown.toml"),
+    ],
+)
+def test_bad_input_gives_one_line_and_status_2(dptmat, tmp_path, photographs, words, message):
+    if message.endswith("GPU") and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unknown.toml").write_text("batchsize = 4\n")
+    (tmp_path / "type.toml").write_text('epochs = "ten"\n')
+    (tmp_path / "broken.toml").write_text("epochs = = 4\n")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
+    given = [word.format(tmp=tmp_path, empty=tmp_path / "empty") for word in words]
+    usual = {"--data": photographs, "--out": tmp_path / "out", "--size": 64, "--batch-size": 4, "--steps": 1}
+    rest = [word for pair in usual.items() if pair[0] not in given for word in pair]
+    status, output, error = dptmat("pretrain", *given, *rest)
+    assert status == 2
+    assert output == ""
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out/checkpoints").exists()
+
+
+def test_data_and_out_must_be_given(dptmat):
+    status, _, error = dptmat("pretrain")
+    assert status == 2
+    assert error == "dptmat: --data is missing; give it as an option or in the --config file\n"
+
+
+def test_the_command_line_wins_over_the_file(dptmat, tmp_path):
+    (tmp_path / "c.toml").write_text('data = "a"\nout = "b"\nsize = 64\nlr = 1\n')
+    status, output, _ = dptmat("pretrain", "--config", tmp_path / "c.toml", "--size", "96", "--no-trimap", "--dry-run")
+    assert status == 0
+    assert {'data = "a"', "size = 96", "lr = 1.0", "trimap = false", "epochs = 100"} <= set(output.splitlines())
+
+
+def test_printed_settings_are_a_configuration_file(dptmat, tmp_path):
+    _, once, _ = dptmat("pretrain", "--data", "a", "--out", "b", "--seed", str(2**64 - 1), "--dry-run")
+    (tmp_path / "c.toml").write_text(once)
+    assert dptmat("pretrain", "--config", tmp_path / "c.toml", "--dry-run") == (0, once, "")
+
+
+def test_index_names_bad_files_and_writes_the_rest(dptmat, tmp_path, photographs):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/bad.jpg").write_bytes(b"text")
+    first = sorted(photographs.iterdir())[0]
+    (tmp_path / "data/good.jpg").write_bytes(first.read_bytes())
+    status, output, _ = dptmat("index", "--data", tmp_path / "data", "--out", tmp_path / "list.txt")
+    assert status == 0
+    assert f"left out: {tmp_path}/data/bad.jpg: " in output
+    assert "1 photographs, 1 left out" in output
+    assert (tmp_path / "list.txt").read_text() == f"{tmp_path}/data/good.jpg\n"
+
+
+def test_preview_writes_a_picture(dptmat, tmp_path, photographs):
+    status, output, _ = dptmat("preview", "--data", photographs, "--out", tmp_path / "p.png", "--size", "64")
+    assert (status, output) == (0, f"{tmp_path}/p.png\n")
+    assert cv2.imread(str(tmp_path / "p.png")).shape == (24 + 8 * 64, 5 * 64, 3)
+
+
+@pytest.mark.parametrize(("name", "message"), [("p.nothing", "ends in .png"), ("missing/p.png", "cannot be written")])
+def test_preview_that_cannot_be_written(dptmat, tmp_path, photographs, name, message):
+    status, _, error = dptmat("preview", "--data", photographs, "--out", tmp_path / name, "--size", "64")
+    assert status == 2
+    assert message in error
+
+
+def test_help_lists_every_option_with_its_default(dptmat):
+    _, output, _ = dptmat("pretrain", "--help")
+    for shown in ("--batch-size", "[default: 512]", "--lr", "[default: 0.00015]", "PIXELS", "Augmentation:"):
+        assert shown in " ".join(output.split())
+
+
+def test_the_installed_script_runs():
+    ended = subprocess.run(
+        [sys.executable, "-m", "dptmat.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert "0.1.0" in ended.stdout

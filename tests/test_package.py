@@ -1,0 +1,112 @@
+"""The package as a user gets it: the wheel works outside the checkout, imports keep to the rules, the README runs."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [
+    path
+    for folder in ("dptmat", "kernels", "pipelines", "benchmarks", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+]
+
+
+def imported(path):
+    """Names of the modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_keep_to_the_rules(path):
+    folder = path.relative_to(ROOT).parts[0]
+    for name in imported(path):
+        top = name.split(".")[0]
+        assert top not in ("kernels", "pipelines"), "they are dptmat.kernels and dptmat.pipelines"
+        if folder in ("dptmat", "kernels", "pipelines"):
+            assert top != "cupy" or folder == "kernels"
+            assert not name.startswith("nvidia.dali") or folder == "pipelines"
+        if folder == "kernels":
+            assert top != "dptmat" or name.startswith("dptmat.kernels")
+        if folder == "pipelines":
+            assert top != "dptmat" or name.startswith(("dptmat.kernels", "dptmat.pipelines", "dptmat.errors"))
+
+
+def test_import_is_light():
+    """Neither DALI nor CuPy nor timm is loaded by ``import dptmat``, nor by an operator on CPU tensors."""
+    code = (
+        "import sys, torch, dptmat\n"
+        "views = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)\n"
+        "dptmat.synthesize(views, torch.arange(2), seed=0)\n"
+        "print([name for name in ('cupy', 'timm', 'nvidia.dali') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT], check=True
+    )
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_source(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, inside in (("dptmat", "dptmat"), ("kernels", "dptmat/kernels"), ("pipelines", "dptmat/pipelines")):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".cu", ".cuh"):
+                assert f"{inside}/{path.relative_to(ROOT / folder).as_posix()}" in names
+    assert not any(name.startswith(("kernels", "pipelines", "tests")) for name in names)
+
+
+def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import torch, dptmat, dptmat.kernels, dptmat.pipelines.loader\n"
+        "trimap = dptmat.random_trimap(torch.arange(2), seed=0, size=(64, 64))\n"
+        "print(dptmat.__file__, dptmat.kernels.__file__, dptmat.pipelines.__file__, int((trimap == 1).sum()))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}"],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    *files, unknown = ended.stdout.split()
+    assert files == [str(tmp_path / "dptmat" / name / "__init__.py") for name in (".", "kernels", "pipelines")]
+    assert int(unknown) > 0
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path):
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    subprocess.run([sys.executable, "-c", example], check=True, cwd=tmp_path)
+
+
+def test_the_commands_of_the_readme_exist(tmp_path):
+    """Every option that the README shows is one of the command that it is shown with."""
+    from dptmat.cli import dptmat
+
+    shown = re.findall(
+        r"^ {0,4}(?:\$ )?dptmat (\w+) (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert shown
+    for name, rest in shown:
+        options = {
+            option
+            for parameter in dptmat.commands[name].params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= options
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)

@@ -1,0 +1,171 @@
+"""The task end to end: it learns, it goes on after a kill to the same bits, and two processes are one run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+import torch
+
+from dptmat import checkpoint
+from dptmat.errors import UserError
+from dptmat.pretrain import pretrain, preview
+from dptmat.pretrain_config import PretrainConfig
+
+SMALL = {"size": 64, "batch_size": 4, "model": "unet_resnet18", "log_every": 1}
+
+
+def run(data, out, **options):
+    return pretrain(PretrainConfig(data=str(data), out=str(out), **{**SMALL, **options}))
+
+
+def losses(out):
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "step" in line}
+
+
+def same_state(a, b):
+    """Whether two nested states hold the same bits."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_state(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same_state, a, b))
+    return a == b
+
+
+def command(data, out, *more, **options):
+    options = {**SMALL, **options}
+    words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    return ["pretrain", "--data", str(data), "--out", str(out), *words, *more]
+
+
+def test_the_loss_falls_and_everything_is_written(photographs, tmp_path):
+    last = run(photographs, tmp_path / "run", steps=25, lr=2e-3, alpha="block")
+    loss = losses(tmp_path / "run")
+    assert list(loss) == list(range(1, 26))
+    assert sum(loss[step] for step in range(21, 26)) < 0.8 * sum(loss[step] for step in range(1, 6))
+    assert last == tmp_path / "run/checkpoints/step-000000025.pt"
+    assert cv2.imread(str(tmp_path / "run/preview.png")).shape == (24 + 4 * 64, 5 * 64, 3)
+    assert cv2.imread(str(tmp_path / "run/predictions.png")).shape == (24 + 4 * 64, 3 * 64, 3)
+    assert list((tmp_path / "run/tensorboard").glob("events*"))
+    assert "batch_size = 4" in (tmp_path / "run/config.toml").read_text()
+
+
+def test_matteformer_takes_a_step(photographs, tmp_path):
+    run(photographs, tmp_path / "run", steps=1, batch_size=2, model="matteformer")
+    assert losses(tmp_path / "run")[1] > 0
+
+
+def test_without_the_trimap_the_network_sees_three_channels(photographs, tmp_path):
+    last = run(photographs, tmp_path / "run", steps=1, trimap=False)
+    model = checkpoint.load(last)["model"]
+    assert model["encoder.backbone.conv1.weight"].shape[1] == 3
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(photographs, tmp_path):
+    """SIGKILL at two places that are no checkpoints, in the middle of whatever the process was doing."""
+    steps = {"steps": 8, "save_every": 2, "keep": 9}
+    whole = run(photographs, tmp_path / "whole", **steps)
+    words = [
+        sys.executable,
+        "-m",
+        "dptmat.cli",
+        *command(photographs, tmp_path / "killed", "--resume", "auto", **steps),
+    ]
+    log = tmp_path / "killed/log.jsonl"
+    for enough in (3, 7):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        while not log.exists() or max(losses_so_far(log), default=0) < enough:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    resumed = checkpoint.load(checkpoint.latest(tmp_path / "killed/checkpoints"))
+    expected = checkpoint.load(whole)
+    for key in ("model", "optimizer", "scaler", "step"):
+        assert same_state(resumed[key], expected[key]), key
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def losses_so_far(log):
+    """Steps in a log that may end in the middle of a line."""
+    return [json.loads(line)["step"] for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def test_gradient_accumulation_sees_the_same_samples(photographs, tmp_path):
+    """Two steps at once and in halves: the first loss differs by the batch statistics of the norms only."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    run(photographs, whole, steps=1, batch_size=8)
+    run(photographs, halves, steps=1, batch_size=8, micro_batch=4)
+    assert losses(whole)[1] == pytest.approx(losses(halves)[1], rel=0.1)
+    assert losses(whole)[1] != losses(halves)[1]
+
+
+def test_two_processes_average_the_gradients_that_one_accumulates(photographs, tmp_path):
+    """The same micro-batches, whether one process takes both or two take one each."""
+    options = {"steps": 1, "batch_size": 8, "micro_batch": 4}
+    run(photographs, tmp_path / "one", **options)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dptmat.cli",
+         *command(photographs, tmp_path / "two", **options)],
+        check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    one, two = (first_moments(tmp_path / name) for name in ("one", "two"))
+    # Spectral norm iterates once per forward pass: twice before the second micro-batch here, once there. That moves the
+    # gradient by 1e-4 of its length; two processes with the same half of the batch would move it by its whole length.
+    assert (one - two).norm() < 1e-3 * one.norm()
+
+
+def first_moments(out):
+    """The gradient of a run's only step, up to Adam's factor, as one vector."""
+    states = checkpoint.load(checkpoint.latest(out / "checkpoints"))["optimizer"]["state"]
+    return torch.cat([states[key]["exp_avg"].flatten() for key in sorted(states)])
+
+
+def test_a_bad_photograph_is_named_and_the_run_goes_on(photographs, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    for path in sorted(photographs.iterdir())[:8]:
+        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "data/astronaut_03.jpg").write_text("not a photograph\n" * 9)
+    run(tmp_path / "data", tmp_path / "run", steps=2)
+    printed = capsys.readouterr().out
+    assert "left out: " in printed
+    assert "astronaut_03.jpg" in printed
+    assert "1 of 8 photographs left out" in printed
+    assert "astronaut_03.jpg" in (tmp_path / "run/log.jsonl").read_text()
+
+
+def test_resuming_with_other_options_is_refused(photographs, tmp_path):
+    run(photographs, tmp_path / "run", steps=1)
+    with pytest.raises(UserError, match="holds another run; go on with it by --resume auto"):
+        run(photographs, tmp_path / "run", steps=1)
+    with pytest.raises(UserError, match="--seed is 5, but the run of .* was begun with 0"):
+        run(photographs, tmp_path / "run", steps=1, seed=5, resume="auto")
+    (tmp_path / "other").mkdir()
+    for path in sorted(photographs.iterdir())[:5]:
+        (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="holds 5 photographs, not those that the run"):
+        run(tmp_path / "other", tmp_path / "run", steps=1, resume="auto")
+    with pytest.raises(UserError, match=r"checkpoint .*nowhere.pt cannot be read"):
+        run(photographs, tmp_path / "new", steps=1, resume=str(tmp_path / "nowhere.pt"))
+
+
+def test_a_finished_run_is_resumed_to_its_end(photographs, tmp_path):
+    first = run(photographs, tmp_path / "run", steps=1)
+    content = first.read_bytes()
+    assert run(photographs, tmp_path / "run", steps=1, resume="auto") == first
+    assert first.read_bytes() == content
+
+
+def test_preview_shows_the_first_samples_of_the_run(photographs, tmp_path):
+    settings = PretrainConfig(data=str(photographs), out=str(tmp_path / "run"), **SMALL, steps=1)
+    run(photographs, tmp_path / "run", steps=1)
+    written = cv2.cvtColor(cv2.imread(str(tmp_path / "run/preview.png")), cv2.COLOR_BGR2RGB)
+    assert (preview(settings) == written).all()
