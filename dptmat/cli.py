@@ -115,11 +115,12 @@ def index_command(data, out):
     """
     index = ImageIndex.open(data)
     bad = {}
-    for done, found in check_photographs(index):
-        for path, reason in found:
-            click.echo(f"left out: {path}: {reason}")
-        bad.update(found)
-        click.echo(f"checked {done}/{len(index)}", err=True)
+    with click.progressbar(length=len(index), file=sys.stderr) as bar:
+        for checked, found in check_photographs(index):
+            bar.update(checked)
+            bad.update(found)
+    for path, reason in bad.items():
+        click.echo(f"left out: {path}: {reason}")
     write_list(out, index, bad)
     click.echo(f"{out}: {len(index) - len(bad)} photographs, {len(bad)} left out")
 

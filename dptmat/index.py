@@ -79,14 +79,11 @@ def check_photographs(index):
         index: ``ImageIndex``.
 
     Yields:
-        (number checked so far, list of (path, reason) of the bad ones among the newly checked).
+        (number of photographs newly checked, list of (path, reason) of the bad ones among them).
     """
     starts = range(0, len(index), _CHECKED_AT_ONCE)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        done = 0
-        for checked, bad in threads.map(lambda start: _check(index, start), starts):
-            done += checked
-            yield done, bad
+        yield from threads.map(lambda start: _check(index, start), starts)
 
 
 def write_list(path, index, leave_out):

@@ -1,6 +1,7 @@
 """Disentangled pre-training: photographs without labels in, a matting network out (Li et al., WACV 2024)."""
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
@@ -46,25 +47,25 @@ def pretrain(settings):
 
 
 def _pretrain(settings, ranks):
+    out = Path(settings.out)
+    if ranks.first and not settings.resume and (out / "config.toml").exists():
+        raise UserError(f"--out {out} holds another run; go on with it by --resume auto, or choose another folder")
     index = ImageIndex.open(settings.data)
     sampler = Sampler(settings.seed, len(index), settings.batch_size, ranks.rank, ranks.count)
     micro_batch = _micro_batch(settings, ranks.count)
     steps = settings.steps or settings.epochs * sampler.steps_per_epoch
     photographs = {"count": len(index), "digest": index.digest()}
-    saved = _saved_state(settings, photographs)
-    start = saved["step"] if saved else 0
     trainer = _trainer(settings, ranks, steps, settings.batch_size // ranks.count // micro_batch)
-    if saved:
-        trainer.load_state_dict(saved)
+    start = _resume(trainer, settings, photographs)
 
-    out = Path(settings.out)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.toml").write_text(config.to_toml(settings), encoding="utf-8")
         write_picture(out / "preview.png", preview(settings))
-        print(f"{len(index)} photographs, {steps} steps of {settings.batch_size} on {ranks.device}", flush=True)
-        if saved:
-            print(f"going on after step {start}", flush=True)
+        (out / "config.toml").write_text(config.to_toml(settings), encoding="utf-8")
+        going_on = f", going on after step {start}" if start else ""
+        print(
+            f"{len(index)} photographs, {steps} steps of {settings.batch_size} on {ranks.device}{going_on}", flush=True
+        )
     progress = Progress(out, steps, settings.batch_size, start=start, writes=ranks.first)
     loader = _loader(settings, index, sampler, micro_batch, ranks, start, progress.left_out)
     batches = (synthesize_batch(views, settings) for views in loader)
@@ -81,10 +82,11 @@ def _pretrain(settings, ranks):
         trainer, batches, steps, start=start,
         report=report, report_every=settings.log_every, save=save, save_every=settings.save_every,
     )  # fmt: skip
-    progress.close()
     last = checkpoint.latest(out / "checkpoints")
     if ranks.first:
         write_picture(out / "predictions.png", _predictions(trainer.model, next(batches)))
+    progress.close()
+    if ranks.first:
         if loader.bad:
             print(f"{len(loader.bad)} of {len(index)} photographs left out, named in {out / 'log.jsonl'}")
         print(f"checkpoint  {last}")
@@ -132,22 +134,15 @@ def _micro_batch(settings, ranks):
     return micro_batch
 
 
-def _saved_state(settings, photographs):
-    """The checkpoint to go on from, or None for a new run."""
-    folder = Path(settings.out) / "checkpoints"
-    newest = checkpoint.latest(folder)
-    if not settings.resume:
-        if newest:
-            raise UserError(
-                f"--out {settings.out} holds another run; go on with it by --resume auto, or choose another folder"
-            )
-        return None
+def _resume(trainer, settings, photographs):
+    """Give the trainer the state of the checkpoint to go on from, if any: the number of steps done."""
+    newest = checkpoint.latest(Path(settings.out) / "checkpoints")
     path = newest if settings.resume == "auto" else settings.resume
-    if path is None:
-        return None
+    if not path:
+        return 0
     saved = checkpoint.load(path)
     for field in dataclasses.fields(settings):
-        now, then = getattr(settings, field.name), saved["config"].get(field.name)
+        now, then = getattr(settings, field.name), saved["config"].get(field.name, field.default)
         if now != then and not field.metadata["free"]:
             raise UserError(
                 f"{config.option_name(field)} is {now}, but the run of {path} was begun with {then}; "
@@ -158,7 +153,8 @@ def _saved_state(settings, photographs):
             f"--data {settings.data} holds {photographs['count']} photographs, not those that the run of {path} "
             "was begun with; restore them, or start a new run in another folder"
         )
-    return saved
+    trainer.load_state_dict(saved)
+    return saved["step"]
 
 
 def _trainer(settings, ranks, steps, accumulate):
@@ -173,7 +169,7 @@ def _trainer(settings, ranks, steps, accumulate):
         ranks,
         seed=settings.seed,
         accumulate=accumulate,
-        clip=settings.clip,
+        clip=settings.clip or math.inf,
         amp=settings.amp,
         compile=settings.compile,
     )

@@ -83,7 +83,9 @@ class PretrainConfig:
         0.1, "Share of the steps with a linear warm-up; a cosine follows.", unit="0..1", low=0.0, high=1.0, group=OPTIM
     )
     weight_decay: float = setting(0.05, "Weight decay of AdamW; norms and biases have none.", low=0.0, group=OPTIM)
-    clip: float = setting(5.0, "Largest norm of the gradient; a larger one is scaled down.", low=0.0, group=OPTIM)
+    clip: float = setting(
+        5.0, "Largest norm of the gradient; a larger one is scaled down; 0: no limit.", low=0.0, group=OPTIM
+    )
     amp: str = setting(
         "auto",
         "Mixed precision; auto: bf16 where the GPU has it, fp16 on older ones, off on the CPU.",

@@ -62,6 +62,13 @@ def test_matteformer_takes_a_step(photographs, tmp_path):
     assert losses(tmp_path / "run")[1] > 0
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["auto", "fp16", "off"])
+def test_steps_on_a_gpu_are_finite(photographs, tmp_path, amp):
+    run(photographs, tmp_path / "run", steps=5, amp=amp, model="matteformer")
+    assert all(loss < 10 for loss in losses(tmp_path / "run").values())  # NaN is not less than 10
+
+
 def test_without_the_trimap_the_network_sees_three_channels(photographs, tmp_path):
     last = run(photographs, tmp_path / "run", steps=1, trimap=False)
     model = checkpoint.load(last)["model"]

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dptmat.pipelines.pretrain import pretrain_graph
@@ -11,7 +12,7 @@ from dptmat.pipelines.probe import encode_path
 STRAIGHT = np.float32([[1, 0], [0, 1]])
 
 
-def run_graph(paths, linear=STRAIGHT, size=96):
+def run_graph(paths, linear=STRAIGHT, size=96, gpu=False):
     """Views of the photographs, all warped by the same matrix: uint8 [N, size, size, 3]."""
     n = len(paths)
     affine = np.concatenate([linear, linear @ np.full((2, 1), -size / 2, np.float32)], axis=1)
@@ -20,9 +21,9 @@ def run_graph(paths, linear=STRAIGHT, size=96):
         color = np.zeros((n, 3, 3), np.float32)
         return [encode_path(path) for path in paths], np.tile(affine, (n, 1, 1)), color, np.arange(n)
 
-    pipe = pretrain_graph(feed, size, False, batch_size=n, num_threads=2, device_id=None)
+    pipe = pretrain_graph(feed, size, gpu, batch_size=n, num_threads=2, device_id=0 if gpu else None)
     pipe.build()
-    return np.array(pipe.run()[0].as_tensor())
+    return torch.from_dlpack(pipe.run()[0].as_tensor()).cpu().numpy()
 
 
 def expected_view(path, linear=STRAIGHT, size=96):
@@ -51,6 +52,14 @@ def test_views_equal_pillow_and_opencv(photographs, linear):
         # OpenCV interpolates in steps of 1/32 pixel, Pillow rounds between its two passes: a level on average.
         # A shift of half a pixel, another filter or a wrong border gives 3 levels or more on these photographs.
         assert np.abs(view.astype(int) - expected_view(path, linear).astype(int)).mean() < 1.5
+
+
+@pytest.mark.gpu
+def test_views_of_the_gpu_equal_those_of_the_cpu(photographs):
+    paths = [str(path) for path in sorted(photographs.iterdir())]
+    turned = np.float32([[0.9, 0.5], [-0.4, 0.8]])
+    on_cpu, on_gpu = (run_graph(paths, turned, gpu=gpu).astype(int) for gpu in (False, True))
+    assert np.abs(on_gpu - on_cpu).mean() < 2  # levels: the JPEG decoders differ in chroma upsampling and rounding
 
 
 def test_what_lies_outside_repeats_the_edge(tmp_path):
