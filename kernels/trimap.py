@@ -61,9 +61,8 @@ class Cells(NamedTuple):
 def count_cells(height, width, cell, unknown, foreground):
     """Count the cells; in double precision on the host, so that every device works with the same integers."""
     rows, columns = -(-height // cell), -(-width // cell)
-    return Cells(
-        rows, columns, math.floor(unknown * rows * columns + 0.5), math.floor(foreground * rows * columns + 0.5)
-    )
+    total = rows * columns  # exact, so that a share is rounded once
+    return Cells(rows, columns, math.floor(unknown * total + 0.5), math.floor(foreground * total + 0.5))
 
 
 def trimap_reference(ids, seed, height, width, cell, unknown, foreground):

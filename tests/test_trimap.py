@@ -49,6 +49,13 @@ def test_every_trimap_of_the_paper_has_exact_shares():
     assert counts == [[128 * 49, 768 * 49, 128 * 49]] * 20
 
 
+def test_a_share_is_rounded_once():
+    """0.02 of 29 * 25 cells is 14.5, rounded up to 15; 0.02 * 29 * 25 from left to right is a hair less."""
+    trimap = random_trimap(torch.arange(3), 0, (29, 25), cell=1, unknown=0.02, foreground=0.02)
+    assert [(row == 1).sum() for row in trimap] == [15, 15, 15]
+    assert [(row == 2).sum() for row in trimap] == [15, 15, 15]
+
+
 def test_a_cell_has_one_state():
     trimap = random_trimap(torch.arange(4), 1, (70, 84)).numpy()
     cells = trimap.reshape(4, 10, 7, 12, 7)
