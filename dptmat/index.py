@@ -53,6 +53,8 @@ class ImageIndex:
             return index
         if not data.exists():
             raise UserError(f"--data {data} does not exist; point it at a folder of photographs")
+        if data.suffix.lower() in EXTENSIONS:
+            raise UserError(f"--data {data} is one photograph; point it at a folder of them or a text file of paths")
         if not data.stat().st_size:
             raise UserError(f"--data {data} is an empty file; a list holds one path per line")
         return cls(_read_list(data), data.absolute().parent)

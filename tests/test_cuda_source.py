@@ -98,10 +98,16 @@ def test_host_conversion_of_every_16_bit_number(on_host, dtype):
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZE), reason="runs inside itself")
 def test_host_runs_are_clean_under_address_and_undefined_sanitizers():
-    libasan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
+    # Without libstdc++ beside it, libasan does not find the functions of exceptions that other libraries throw.
+    libraries = [
+        subprocess.run(
+            ["g++", f"-print-file-name={name}.so"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan", "libstdc++")
+    ]
     environment = {
         **os.environ,
-        "LD_PRELOAD": libasan.strip(),
+        "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python frees little at its end
         "DPTMAT_HOST_SANITIZE": "address,undefined",
     }

@@ -72,6 +72,11 @@ def test_what_holds_no_photographs_is_refused(tmp_path, make, message):
         ImageIndex.open(tmp_path / "data")
 
 
+def test_one_photograph_is_not_taken_for_a_list(photographs):
+    with pytest.raises(UserError, match="is one photograph; point it at a folder"):
+        ImageIndex.open(sorted(photographs.iterdir())[0])
+
+
 def test_name_with_a_line_break_is_refused(tmp_path):
     (tmp_path / "a\nb.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match="line break"):
