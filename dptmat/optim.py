@@ -6,12 +6,12 @@ import torch
 
 
 def adamw(model, weight_decay):
-    """AdamW with betas 0.9 and 0.95; norms, biases and other parameters of one axis are not decayed."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """AdamW with betas 0.9 and 0.95; norms, biases and Swin's tables of position biases are not decayed."""
+    decayed, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (others if parameter.ndim <= 1 or "bias" in name else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     # Fused: one kernel for all tensors, and the gradient scaler need not wait for the device.
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), fused=True)
 

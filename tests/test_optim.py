@@ -23,7 +23,12 @@ def test_a_run_that_is_all_warm_up_ends_at_the_peak():
 
 
 def test_norms_and_biases_are_not_decayed():
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    model = torch.nn.ModuleDict(
+        {"conv": torch.nn.Conv2d(3, 4, 3), "norm": torch.nn.BatchNorm2d(4), "linear": torch.nn.Linear(4, 4)}
+    )
+    model.relative_position_bias_table = torch.nn.Parameter(torch.zeros(169, 3))
     decay = {id(p): group["weight_decay"] for group in adamw(model, 0.05).param_groups for p in group["params"]}
-    found = {name: decay[id(p)] for name, p in model.named_parameters()}
-    assert found == {"0.weight": 0.05, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0}
+    assert {name for name, p in model.named_parameters() if decay[id(p)] == 0.05} == {"conv.weight", "linear.weight"}
+    assert {name for name, p in model.named_parameters() if decay[id(p)] == 0.0} == {
+        "conv.bias", "norm.weight", "norm.bias", "linear.bias", "relative_position_bias_table",
+    }  # fmt: skip

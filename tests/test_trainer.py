@@ -50,11 +50,13 @@ def test_two_micro_batches_make_the_mean_of_their_gradients():
     together = make_trainer(accumulate=2)
     before = weights(together)
     scalars = together.step(0, iter([first, second]))
-    moves = []
+    moves, losses = [], []
     for batch in (first, second):
         alone = make_trainer()
-        alone.step(0, iter([batch]))
+        losses.append(alone.step(0, iter([batch]))["loss"].item())
         moves.append(weights(alone) - before)
+    assert scalars["loss"].item() == pytest.approx(sum(losses) / 2)
+    assert losses[0] != losses[1]
     assert torch.allclose(weights(together) - before, (moves[0] + moves[1]) / 2, atol=1e-7)
     assert scalars["loss"].item() == pytest.approx(scalars["l1"].item() + scalars["comp"].item())
 
