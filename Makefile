@@ -3,19 +3,19 @@
 
 PYTHON ?= python3
 STACK ?= cuda13
-VENV ?= .venv
+VENV ?= .venv-$(STACK)
 
-demo: $(VENV)/.installed-$(STACK)-demo
+demo: $(VENV)/.installed-demo
 	$(VENV)/bin/python -m dptmat.demo photos
 	rm -rf runs/demo
 	$(VENV)/bin/dptmat pretrain --data photos --out runs/demo --steps 80 --batch-size 4 --lr 5e-4 --log-every 5
 
-test: $(VENV)/.installed-$(STACK)-test
+test: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/python -m pytest
 
-$(VENV)/.installed-$(STACK)-%: setup.py pyproject.toml
+$(VENV)/.installed-%: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "dptmat needs Python 3.10 or later; say which one: make PYTHON=python3.12"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module; install it: apt install python3-venv"; exit 2; }
 	$(PYTHON) -m venv $(VENV)

@@ -6,8 +6,8 @@ from setuptools import setup
 
 STACKS = {
     # torch 2.10.0 is the last release whose published wheels hold sm_70 (V100).
-    "cuda12": ["torch>=2.6,<2.11", "nvidia-dali-cuda120>=2.0", "cupy-cuda12x>=13.6", "nvidia-cuda-nvrtc-cu12"],
-    "cuda13": ["torch>=2.11", "nvidia-dali-cuda130>=2.0", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc"],
+    "cuda12": ["torch>=2.6,<2.11", "nvidia-dali-cuda120>=2.4", "cupy-cuda12x>=13.6", "nvidia-cuda-nvrtc-cu12"],
+    "cuda13": ["torch>=2.11", "nvidia-dali-cuda130>=2.4", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc"],
 }
 
 setup(
@@ -23,7 +23,7 @@ setup(
     packages=["dptmat", "dptmat.models", "dptmat.kernels", "dptmat.pipelines"],
     package_data={"dptmat.kernels": ["*.cu", "*.cuh"]},
     install_requires=[
-        "click>=8.1",
+        "click>=8.2",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "simplejpeg>=1.8",
@@ -36,7 +36,7 @@ setup(
     extras_require={
         **STACKS,
         "demo": ["scikit-image>=0.22"],
-        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "scikit-image>=0.22"],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff==0.17.6", "setuptools>=68", "scikit-image>=0.22"],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},
     classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],

@@ -1,11 +1,13 @@
 """Checkpoints on disk: written whole or not at all, the newest few kept."""
 
-import os
 from pathlib import Path
 
 import torch
 
 from dptmat.errors import UserError
+from dptmat.files import write_whole
+
+_PARTS = {"model", "optimizer", "scaler", "step", "config", "micro_batch", "photographs"}
 
 
 def save(folder, step, state, keep):
@@ -22,29 +24,28 @@ def save(folder, step, state, keep):
 
     Returns:
         Path of the new file.
+
+    Raises:
+        UserError: The file cannot be written, as on a full disk; the older checkpoints are as they were.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:09d}.pt"
-    write_whole(path, lambda file: torch.save(state, file))
+    path = path_of(folder, step)
+    try:
+        write_whole(path, lambda file: torch.save(state, file))
+    except (OSError, RuntimeError) as error:  # on a full disk torch hides the one behind the other
+        reason = error if isinstance(error, OSError) else error.__context__ or error
+        raise UserError(
+            f"checkpoint {path} cannot be written: {reason}; make room and go on by --resume auto"
+        ) from error
     for old in _sorted(folder)[:-keep]:
         old.unlink()
     return path
 
 
-def write_whole(path, write):
-    """Give ``path`` the content that ``write(file)`` writes, at once: temporary file, fsync, rename."""
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the rename itself
-    finally:
-        os.close(descriptor)
+def path_of(folder, step):
+    """Path of the checkpoint after ``step`` steps."""
+    return Path(folder) / f"step-{step:09d}.pt"
 
 
 def latest(folder):
@@ -65,10 +66,19 @@ def load(path):
     except Exception as error:  # torch.load raises many types for a damaged or foreign file
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"checkpoint {path} cannot be read: {first_line[:200]}; {expected}") from error
-    missing = {"model", "optimizer", "step", "config"} - set(state if isinstance(state, dict) else ())
+    missing = _PARTS - set(state if isinstance(state, dict) else ())
     if missing:
         raise UserError(f"checkpoint {path} has no {', '.join(sorted(missing))}; {expected}")
+    if not isinstance(state["config"], dict) or not isinstance(state["step"], int):
+        raise UserError(f"checkpoint {path} holds no settings or no step; {expected}")
     return state
+
+
+def drop_after(folder, step):
+    """Delete the checkpoints of later steps: a run that goes on at ``step`` makes them again."""
+    for path in _sorted(Path(folder)):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()
 
 
 def _sorted(folder):

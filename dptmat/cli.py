@@ -113,6 +113,8 @@ def index_command(data, out):
 
     Example: dptmat index --data imagenet/train --out train.txt
     """
+    if Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
+        raise UserError(f"--out {out} is a folder or in none; give the name of a file in a folder that exists")
     index = ImageIndex.open(data)
     bad = {}
     with click.progressbar(length=len(index), file=sys.stderr) as bar:
@@ -127,6 +129,8 @@ def index_command(data, out):
 
 def main():
     """Entry point of the console script: exit status 2 and one line for what a user can mend."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names of files need not be valid text
     try:
         sys.exit(dptmat.main(standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 
 import tomli_w
@@ -43,7 +44,8 @@ def check(config):
     """
     for field in dataclasses.fields(config):
         name, value, limits = option_name(field), getattr(config, field.name), field.metadata
-        if not isinstance(value, field.type) or (isinstance(value, bool) and field.type is not bool):
+        allowed = (int, float) if field.type is float else field.type
+        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
             raise UserError(f"{name} must be of type {field.type.__name__}, got {value!r}")
         if limits["choices"] and value not in limits["choices"]:
             raise UserError(f"{name} must be one of {', '.join(limits['choices'])}; got {value!r}")
@@ -60,7 +62,7 @@ def check(config):
 
 
 def from_mapping(cls, values, source):
-    """Settings of class ``cls`` from a dictionary; ``source`` names it in messages. An integer may stand for a float.
+    """Settings of class ``cls`` from a dictionary; ``source`` names it in messages.
 
     Raises:
         UserError: A key is unknown, or a required one is missing.
@@ -74,8 +76,7 @@ def from_mapping(cls, values, source):
     for field in fields.values():
         if field.default is dataclasses.MISSING and field.name not in values:
             raise UserError(f"{option_name(field)} is missing; give it as an option or in the --config file")
-    as_float = {key for key, field in fields.items() if field.type is float}
-    return cls(**{k: float(v) if k in as_float and type(v) is int else v for k, v in values.items()})
+    return cls(**values)
 
 
 def read_toml(path):
@@ -85,8 +86,8 @@ def read_toml(path):
         UserError: It is missing or not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return tomllib.loads(os.fsdecode(Path(path).read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--config {path} cannot be read as TOML: {error}") from error
 
 

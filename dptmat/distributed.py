@@ -53,6 +53,24 @@ def start(device):
     )
 
 
+def mean(values):
+    """The mean of a tensor over all processes."""
+    if not torch.distributed.is_initialized():
+        return values
+    values = values.clone()
+    torch.distributed.all_reduce(values)
+    return values / torch.distributed.get_world_size()
+
+
+def gather(value):
+    """The values of all processes, in the order of their ranks; each a plain Python object."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def stop():
     """Leave the other processes in order."""
     if torch.distributed.is_initialized():

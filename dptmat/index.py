@@ -9,6 +9,7 @@ import numpy as np
 import simplejpeg
 
 from dptmat.errors import UserError
+from dptmat.files import write_whole
 from dptmat.pipelines.probe import find_unreadable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -19,8 +20,8 @@ _CHECKED_AT_ONCE = 256  # photographs that a thread checks before it reports
 class ImageIndex:
     """Paths of photographs in a fixed order; ``index[i]`` is the i-th path and ``len(index)`` their number.
 
-    The paths stay in one block of bytes (memory-mapped when they come from a list), so that ten million of them cost
-    80 MB and open as fast as the disk reads.
+    The paths stay in one block of bytes, memory-mapped when they come from a list: then ten million of them take 80 MB
+    and open as fast as the disk reads.
 
     Args:
         blob: uint8 [bytes], the paths, each ended by a newline.
@@ -67,7 +68,7 @@ class ImageIndex:
         return str(self._root / os.fsdecode(self._blob[start : self._ends[i]].tobytes().rstrip(b"\r")))
 
     def digest(self):
-        """Fingerprint of the list as a hexadecimal string: equal if and only if paths and order are equal."""
+        """Fingerprint of the paths and their order, relative to the folder, as a hexadecimal string."""
         return hashlib.blake2b(self._blob, digest_size=16).hexdigest()
 
 
@@ -89,12 +90,12 @@ def check_photographs(index):
 
 
 def write_list(path, index, leave_out):
-    """Write the paths of ``index`` but for those in ``leave_out`` as a list that ``ImageIndex.open`` reads."""
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-        for i in range(len(index)):
-            photograph = os.path.abspath(index[i])
-            if index[i] not in leave_out:
-                file.write(photograph + "\n")
+    """Write the paths of ``index`` but for those in ``leave_out`` as a list that ``ImageIndex.open`` reads.
+
+    ``path`` may be the list that ``index`` was read from.
+    """
+    good = (photograph for photograph in map(index.__getitem__, range(len(index))) if photograph not in leave_out)
+    write_whole(path, lambda file: file.writelines(os.fsencode(os.path.abspath(name)) + b"\n" for name in good))
 
 
 def _check(index, start):
@@ -108,6 +109,8 @@ def _check(index, start):
 
 def _jpeg_damage(path):
     """What is wrong with a JPEG file; "" for nothing, None if the file is no JPEG or cannot be read."""
+    if not os.path.isfile(path):
+        return None
     try:
         content = Path(path).read_bytes()
     except OSError:
@@ -124,7 +127,8 @@ def _jpeg_damage(path):
 def _scan(folder):
     """Paths below ``folder``, relative to it, sorted: uint8 [bytes]."""
     found, seen = [], set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        folders.sort()  # where two links lead to one folder, the first counts on every machine
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:  # a symbolic link that leads back up
             folders.clear()
@@ -140,13 +144,20 @@ def _scan(folder):
     return np.frombuffer(b"".join(path + b"\n" for path in found), np.uint8)
 
 
+def _raise(error):
+    raise error
+
+
 def _read_list(path):
     """Content of a list of paths, every line of which ends in a newline: uint8 [bytes]."""
     blob = np.memmap(path, np.uint8, mode="r")
+    if (blob[:_CHUNK] == 0).any():
+        raise UserError(f"--data {path} is not a text file; a list holds one path per line")
     if blob[-1] != ord("\n"):
         blob = np.append(blob, np.uint8(ord("\n")))
     ends = _line_ends(blob)
-    empty = np.flatnonzero(np.diff(ends, prepend=-1) == 1)
+    lengths = np.diff(ends, prepend=-1) - 1
+    empty = np.flatnonzero((lengths == 0) | ((lengths == 1) & (blob[ends - 1] == ord("\r"))))
     if len(empty):
         raise UserError(f"--data {path}: line {empty[0] + 1} is empty; a list holds one path per line")
     return blob

@@ -1,5 +1,7 @@
 """Contact sheets: what the network sees and what it gives back, as one picture each."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -42,14 +44,14 @@ def write_picture(path, picture):
     """Write uint8 [H, W, 3] RGB in the format of the path's ending.
 
     Raises:
-        UserError: The ending is not that of a picture, or the folder cannot be written.
+        UserError: The ending is not that of a picture.
+        OSError: The file cannot be written.
     """
     try:
-        written = cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise UserError(f"--out {path} is not a picture that OpenCV writes; use a name that ends in .png") from error
-    if not written:
-        raise UserError(f"--out {path} cannot be written; check that its folder exists and may be written to")
+    Path(path).write_bytes(encoded)
 
 
 def _composite(batch):

@@ -48,24 +48,25 @@ def pretrain(settings):
 
 def _pretrain(settings, ranks):
     out = Path(settings.out)
-    if ranks.first and not settings.resume and (out / "config.toml").exists():
-        raise UserError(f"--out {out} holds another run; go on with it by --resume auto, or choose another folder")
+    if ranks.first:
+        _refuse_another_run(settings, out)
     index = ImageIndex.open(settings.data)
     sampler = Sampler(settings.seed, len(index), settings.batch_size, ranks.rank, ranks.count)
     micro_batch = _micro_batch(settings, ranks.count)
     steps = settings.steps or settings.epochs * sampler.steps_per_epoch
-    photographs = {"count": len(index), "digest": index.digest()}
+    data = {"photographs": {"count": len(index), "digest": index.digest()}, "micro_batch": micro_batch}
     trainer = _trainer(settings, ranks, steps, settings.batch_size // ranks.count // micro_batch)
-    start = _resume(trainer, settings, photographs)
+    start = _resume(trainer, settings, data)
+    if len(set(map(str, distributed.gather((start, data))))) > 1:
+        raise UserError("the processes do not see the same --data and --out; use a file system that all machines share")
 
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        write_picture(out / "preview.png", preview(settings))
-        (out / "config.toml").write_text(config.to_toml(settings), encoding="utf-8")
+        write_picture(out / "preview.png", _preview(settings, index, micro_batch, ranks))
+        (out / "config.toml").write_bytes(os.fsencode(config.to_toml(settings)))
+        checkpoint.drop_after(out / "checkpoints", start)
         going_on = f", going on after step {start}" if start else ""
-        print(
-            f"{len(index)} photographs, {steps} steps of {settings.batch_size} on {ranks.device}{going_on}", flush=True
-        )
+        print(f"{len(index)} photographs, {steps} steps of {settings.batch_size} on {ranks.device}{going_on}")
     progress = Progress(out, steps, settings.batch_size, start=start, writes=ranks.first)
     loader = _loader(settings, index, sampler, micro_batch, ranks, start, progress.left_out)
     batches = (synthesize_batch(views, settings) for views in loader)
@@ -75,20 +76,28 @@ def _pretrain(settings, ranks):
 
     def save(done):
         if ranks.first:
-            run = {"step": done, "config": dataclasses.asdict(settings), "photographs": photographs}
-            checkpoint.save(out / "checkpoints", done, {**trainer.state_dict(), **run}, settings.keep)
+            state = {**trainer.state_dict(), "step": done, "config": dataclasses.asdict(settings), **data}
+            checkpoint.save(out / "checkpoints", done, state, settings.keep)
 
+    if start and not checkpoint.path_of(out / "checkpoints", start).exists():  # begun in another folder
+        save(start)
     train(
         trainer, batches, steps, start=start,
         report=report, report_every=settings.log_every, save=save, save_every=settings.save_every,
     )  # fmt: skip
-    last = checkpoint.latest(out / "checkpoints")
     if ranks.first:
         write_picture(out / "predictions.png", _predictions(trainer.model, next(batches)))
-    progress.close()
+    bad = {}
+    for of_one_process in distributed.gather(loader.bad):
+        bad.update(of_one_process)
     if ranks.first:
-        if loader.bad:
-            print(f"{len(loader.bad)} of {len(index)} photographs left out, named in {out / 'log.jsonl'}")
+        for image in bad.keys() - loader.bad.keys():  # found by the other processes
+            progress.left_out(*bad[image])
+    progress.close()
+    last = checkpoint.path_of(out / "checkpoints", max(start, steps))
+    if ranks.first:
+        if bad:
+            print(f"{len(bad)} of {len(index)} photographs left out")
         print(f"checkpoint  {last}")
         for kind, name in (("log", "log.jsonl"), ("picture", "preview.png"), ("picture", "predictions.png")):
             print(f"{kind:<10}  {out / name}", flush=True)
@@ -96,7 +105,7 @@ def _pretrain(settings, ranks):
 
 
 def preview(settings):
-    """What the network sees in the first samples of a run.
+    """What the network sees in the first samples of a run in one process.
 
     Args:
         settings: ``PretrainConfig``; nothing is written.
@@ -105,60 +114,93 @@ def preview(settings):
         uint8 [H, W, 3] RGB: a row per sample with foreground, background, trimap, alpha and composite.
     """
     index = ImageIndex.open(settings.data)
-    micro_batch = max(2, min(settings.micro_batch, settings.batch_size, len(index)))
+    if len(index) < 2:
+        raise UserError(f"--data {settings.data} holds one photograph; at least 2 are needed, one laid over the other")
+    if settings.batch_size > len(index):
+        few = min(64, len(index))
+        settings = dataclasses.replace(settings, batch_size=few, micro_batch=few)
+    return _preview(settings, index, _micro_batch(settings, 1), distributed.alone(settings.device))
+
+
+def _preview(settings, index, micro_batch, ranks):
+    def name_bad(path, reason):
+        print(f"left out: {path}: {reason}", flush=True)
+
     sampler = Sampler(settings.seed, len(index), micro_batch)
-    ranks = distributed.alone(settings.device)
-    views = next(_loader(settings, index, sampler, micro_batch, ranks, 0, lambda path, reason: None))
-    batch = synthesize_batch(views, settings)
-    return preview_sheet(views, batch, _PICTURED)
+    views = next(_loader(settings, index, sampler, micro_batch, ranks, 0, name_bad))
+    return preview_sheet(views, synthesize_batch(views, settings), _PICTURED)
 
 
 def synthesize_batch(views, settings):
     """The network's input and targets of one micro-batch of ``Views``: a ``Batch``."""
     batch = synthesize(
         views.views, views.ids, settings.seed, views.color,
-        cell=settings.cell, unknown=settings.unknown, foreground=settings.foreground, mode=settings.alpha,
+        cell=settings.cell, unknown=settings.unknown, foreground=settings.foreground, mode=settings.alpha_mode,
     )  # fmt: skip
     return batch if settings.trimap else dataclasses.replace(batch, input=batch.input[:, :3])
 
 
-def _micro_batch(settings, ranks):
+def _micro_batch(settings, processes):
     """Samples per process that pass through the network at once."""
-    local = settings.batch_size // ranks
-    micro_batch = min(settings.micro_batch, local)
-    if micro_batch < 2 or local % micro_batch:
+    share = settings.batch_size // processes
+    fitting = [size for size in range(2, share + 1) if share % size == 0]
+    if settings.micro_batch in fitting:
+        return settings.micro_batch
+    small = [size for size in fitting if size <= 64]
+    if settings.micro_batch or not small:
+        choices = f"--micro-batch {', '.join(map(str, fitting))}" if fitting else "a larger --batch-size"
         raise UserError(
-            f"--micro-batch {settings.micro_batch} does not fit: each of {ranks} processes gets {local} of "
-            f"--batch-size {settings.batch_size}; choose a divisor of {local} that is 2 or more"
+            f"--micro-batch {settings.micro_batch} does not fit --batch-size {settings.batch_size}, of which each of "
+            f"{processes} processes has {share}; use {choices}"
         )
-    return micro_batch
+    return small[-1]
 
 
-def _resume(trainer, settings, photographs):
+def _refuse_another_run(settings, out):
+    if not (out / "config.toml").exists() or settings.resume == "auto":
+        return
+    if not settings.resume:
+        raise UserError(f"--out {out} holds another run; go on with it by --resume auto, or choose another folder")
+    if Path(settings.resume).absolute().parent != (out / "checkpoints").absolute():
+        raise UserError(f"--resume {settings.resume} is not of the run that --out {out} holds; choose another folder")
+
+
+def _resume(trainer, settings, data):
     """Give the trainer the state of the checkpoint to go on from, if any: the number of steps done."""
     newest = checkpoint.latest(Path(settings.out) / "checkpoints")
     path = newest if settings.resume == "auto" else settings.resume
     if not path:
         return 0
     saved = checkpoint.load(path)
+    repeat = "repeat its options, or start a new run in another folder"
     for field in dataclasses.fields(settings):
         now, then = getattr(settings, field.name), saved["config"].get(field.name, field.default)
         if now != then and not field.metadata["free"]:
             raise UserError(
-                f"{config.option_name(field)} is {now}, but the run of {path} was begun with {then}; "
-                "repeat its options, or start a new run in another folder"
+                f"{config.option_name(field)} is {now}, but the run of {path} was begun with {then}; {repeat}"
             )
-    if saved.get("photographs") != photographs:
+    if saved["micro_batch"] != data["micro_batch"]:
         raise UserError(
-            f"--data {settings.data} holds {photographs['count']} photographs, not those that the run of {path} "
-            "was begun with; restore them, or start a new run in another folder"
+            f"--micro-batch is {data['micro_batch']}, but the run of {path} was begun with {saved['micro_batch']}, "
+            f"and backgrounds depend on it; {repeat}"
         )
-    trainer.load_state_dict(saved)
+    if saved["photographs"] != data["photographs"]:
+        raise UserError(
+            f"--data {settings.data} holds {data['photographs']['count']} photographs, not those that the run of "
+            f"{path} was begun with; restore them, or start a new run in another folder"
+        )
+    try:
+        trainer.load_state_dict(saved)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # torch raises any of these
+        first_line = str(error).splitlines()[0]
+        raise UserError(
+            f"checkpoint {path} does not fit {settings.model}: {first_line}; use one of this run"
+        ) from error
     return saved["step"]
 
 
 def _trainer(settings, ranks, steps, accumulate):
-    torch.manual_seed(settings.seed % 2**63)
+    torch.manual_seed(settings.seed)
     model = create_model(settings.model, in_channels=6 if settings.trimap else 3).to(ranks.device)
     names, warmup = settings.losses.split(","), round(settings.warmup * steps)
     return Trainer(

@@ -45,7 +45,7 @@ class PretrainConfig:
     foreground: float = setting(
         0.125, "Share of foreground cells; the rest is background.", unit="0..1", low=0.0, high=1.0, group=TRIMAP
     )
-    alpha: str = setting(
+    alpha_mode: str = setting(
         "pixel", "One random alpha per unknown pixel or per unknown cell.", choices=("pixel", "block"), group=TRIMAP
     )
 
@@ -73,10 +73,12 @@ class PretrainConfig:
     steps: int = setting(0, "Steps of the run; 0: as many as --epochs need.", low=0, group=OPTIM)
     batch_size: int = setting(512, "Samples per step over all processes.", low=2, group=OPTIM)
     micro_batch: int = setting(
-        64,
-        "Samples that pass through the network at once, per process; each one's background is another of them.",
-        low=2,
+        0,
+        "Samples per process that pass through the network at once, and one of which is each one's background; "
+        "0: as many as divide the process's share, up to 64.",
+        low=0,
         group=OPTIM,
+        free=True,
     )
     lr: float = setting(1.5e-4, "Peak learning rate.", low=0.0, group=OPTIM)
     warmup: float = setting(
@@ -126,6 +128,6 @@ class PretrainConfig:
             )
         if self.scale_min > self.scale_max:
             raise UserError(f"--scale-min {self.scale_min} is more than --scale-max {self.scale_max}")
-        unknown = set(self.losses.split(",")) - set(LOSSES)
-        if unknown:
-            raise UserError(f"--losses {self.losses}: choose from {', '.join(LOSSES)}, separated by commas")
+        names = self.losses.split(",")
+        if set(names) - set(LOSSES) or len(set(names)) < len(names):
+            raise UserError(f"--losses {self.losses}: choose from {', '.join(LOSSES)}, each once, separated by commas")

@@ -1,11 +1,14 @@
 """The numbers of a run as it goes: printed, as JSON lines, and for TensorBoard."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from torch.utils.tensorboard import SummaryWriter
+
+from dptmat.files import write_whole
 
 
 class Progress:
@@ -44,7 +47,9 @@ class Progress:
         speed = {"images_per_second": steps * self._batch_size / seconds, "waited": waited / seconds}
         numbers = {**scalars, "learning_rate": learning_rate, **speed}
         self._last = now
-        self._lines.write(json.dumps({"step": step, **numbers}) + "\n")
+        # JSON has no infinity, which is the norm of a gradient that float16 could not hold.
+        plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        self._lines.write(json.dumps({"step": step, **plain}) + "\n")
         for name, value in numbers.items():
             self._board.add_scalar(name, value, step)
         total_seconds, total_steps, _ = now.since(self._began)
@@ -89,11 +94,11 @@ def _drop_after(path, step):
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line).get("step", 0) > step:
+    for line in path.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n") or json.loads(line).get("step", 0) > step:
             break
         kept.append(line)
-    path.write_text("".join(kept), encoding="utf-8")
+    write_whole(path, lambda file: file.write(b"".join(kept)))
 
 
 def _clock(seconds):

@@ -1,11 +1,13 @@
 """The training loop: micro-batches in, steps of the optimiser out, numbers and checkpoints on the way."""
 
 import contextlib
+import math
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from dptmat import distributed
 from dptmat.errors import UserError
 
 
@@ -43,7 +45,7 @@ class Trainer:
             name, and ``grad_norm``. Reading them waits for the device; nothing else here does.
         """
         entropy = np.random.SeedSequence([self._seed, number, self._ranks.rank])
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
         self._network.train()
@@ -83,7 +85,8 @@ class Trainer:
     def load_state_dict(self, state):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run had not been in float16
+            self._scaler.load_state_dict(state["scaler"])
 
 
 def train(trainer, batches, steps, *, start, report, report_every, save, save_every):
@@ -94,22 +97,31 @@ def train(trainer, batches, steps, *, start, report, report_every, save, save_ev
         batches: Iterator over what the losses take, at step ``start``.
         steps: Steps of the whole run.
         start: Steps done before.
-        report: Called every ``report_every`` steps and after the last with (steps done, mean of each scalar since the
-            last call).
+        report: Called every ``report_every`` steps and before every save with (steps done, mean of each scalar since
+            the last call, over all processes).
         save: Called every ``save_every`` steps and after the last with (steps done).
+
+    Raises:
+        UserError: The loss is not finite; nothing is saved from then on.
     """
-    sums, count = None, 0
+    sums, count = 0, 0
     for number in range(start, steps):
         scalars = trainer.step(number, batches)
-        values = torch.stack(list(scalars.values()))
-        sums, count = values if sums is None else sums + values, count + 1
+        sums, count = sums + torch.stack(list(scalars.values())), count + 1
         done = number + 1
-        if done % report_every == 0 or done == steps:
-            report(
-                done, dict(zip(scalars, (sums / count).tolist(), strict=True))
-            )  # the one place that waits for the device
-            sums, count = None, 0
-        if done % save_every == 0 or done == steps:
+        saves = done % save_every == 0 or done == steps
+        # With every save, so that a run resumed there reports what an uninterrupted one does.
+        if saves or done % report_every == 0:
+            # The one place that waits for the device.
+            means = dict(zip(scalars, (distributed.mean(sums) / count).tolist(), strict=True))
+            if not math.isfinite(means["loss"]):
+                raise UserError(
+                    f"the loss is {means['loss']} at step {done} or up to {count - 1} steps before; go on from the "
+                    "last checkpoint by --resume auto, or start again with a lower --lr or with --amp off"
+                )
+            report(done, means)
+            sums, count = 0, 0
+        if saves:
             save(done)
 
 

@@ -39,7 +39,7 @@ class Loader:
 
     Attributes:
         waited: Seconds that ``next`` has waited for data so far.
-        bad: Numbers of the photographs left out, with the reason of each.
+        bad: Path and reason of each photograph left out, by its number.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Loader:
             "num_threads": threads,
             "prefetch_queue_depth": prefetch,
             "device_id": (device.index or 0) if self._gpu else None,
+            "exec_dynamic": True,  # zero-copy outputs that stay valid, and shapes of GPU data on the CPU
         }
         self._delivered = start * self._per_step  # batches handed out since step 0
         self.waited = 0.0
@@ -112,10 +113,12 @@ class Loader:
         """Find the photographs that made the batch fail; raise ``error`` if none did."""
         images = {self._index[image]: image for image in self._images(self._ids(self._delivered))}
         found = list(find_unreadable(images, self._options["device_id"]))
+        if self._gpu and len(found) == len(images):  # the GPU's fault, such as a lack of memory, and not the files'
+            found = list(find_unreadable(images, None))
         if not found:
             raise error
         for path, reason in found:
-            self.bad[images[path]] = reason
+            self.bad[images[path]] = path, reason
             self._report_bad(path, reason)
         if len(self.bad) == len(self._index):
             raise UserError(f"none of the {len(self._index)} photographs can be decoded, the last one {path}: {reason}")

@@ -24,6 +24,9 @@ def find_unreadable(paths, device_id):
     """
     pipe = None
     for path in paths:
+        if os.path.exists(path) and not os.path.isfile(path):
+            yield path, "not a file"  # to open a pipe would wait for its other end
+            continue
         try:
             with open(path, "rb") as file:
                 empty = not file.read(1)

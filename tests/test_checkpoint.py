@@ -14,6 +14,8 @@ STATE = {
     "scaler": {},
     "step": 3,
     "config": {"seed": 2**64 - 1},
+    "micro_batch": 4,
+    "photographs": {"count": 9, "digest": "0"},
 }
 
 
@@ -30,6 +32,13 @@ def test_the_newest_are_kept(tmp_path):
     assert checkpoint.latest(tmp_path).name == "step-100000000.pt"
 
 
+def test_later_ones_can_be_dropped(tmp_path):
+    for step in (5, 10, 15):
+        checkpoint.save(tmp_path, step, STATE, keep=9)
+    checkpoint.drop_after(tmp_path, 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000005.pt", "step-000000010.pt"]
+
+
 def test_an_empty_folder_has_no_latest(tmp_path):
     assert checkpoint.latest(tmp_path) is None
     assert checkpoint.latest(tmp_path / "missing") is None
@@ -43,10 +52,17 @@ def test_a_write_that_breaks_off_leaves_the_older_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match="step-000000002.pt cannot be written: .*No space left.*make room"):
         checkpoint.save(tmp_path, 2, STATE, keep=1)
-    assert checkpoint.latest(tmp_path).name == "step-000000001.pt"
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.pt"]
     assert checkpoint.load(checkpoint.latest(tmp_path))["step"] == 3
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """/dev/full takes what is opened and refuses what is written, as a full disk does."""
+    (tmp_path / "step-000000001.pt.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="cannot be written: .*No space left"):
+        checkpoint.save(tmp_path, 1, {**STATE, "model": {"w": torch.zeros(10**6)}}, keep=1)
 
 
 def test_the_name_appears_after_the_content_is_on_the_disk(tmp_path, monkeypatch):
@@ -63,7 +79,7 @@ def test_the_name_appears_after_the_content_is_on_the_disk(tmp_path, monkeypatch
     [
         (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
-        (lambda path: torch.save({"state_dict": {}, "iter": 3}, path), "has no config, model, optimizer, step"),
+        (lambda path: torch.save({"state_dict": {}, "iter": 3}, path), "has no config, micro_batch, model"),
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), "cannot be read"),  # pickled code is never run
         (lambda path: torch.save([1, 2], path), "has no config"),
         (lambda path: None, "cannot be read"),

@@ -34,13 +34,14 @@ def dptmat(capsys, monkeypatch):
         (["--unknown", "0.8", "--foreground", "0.3"], "add up to more than 1"),
         (["--batch-size", "1"], "--batch-size must be 2 or more"),
         (["--batch-size", "100"], "--batch-size 100 is more than the 72 photographs"),
-        (["--batch-size", "6", "--micro-batch", "4"], "choose a divisor of 6"),
+        (["--batch-size", "6", "--micro-batch", "4"], "use --micro-batch 2, 3, 6"),
         (["--model", "matteforner"], "did you mean 'matteformer'"),
         (["--model", "unet_resnet999"], "unet_resnet999"),
         (["--losses", "l1,l2"], "--losses l1,l2: choose from l1, comp, lap"),
+        (["--losses", "l1,l1"], "each once"),
         (["--cell", "65", "--size", "64"], "--cell 65 is more than --size 64"),
         (["--scale-min", "2"], "--scale-min 2.0 is more than --scale-max"),
-        (["--alpha", "nothing"], "'nothing' is not one of 'pixel', 'block'"),
+        (["--alpha-mode", "nothing"], "'nothing' is not one of 'pixel', 'block'"),
         (["--epochs", "many"], "'many' is not a valid integer"),
         (["--seed", "-1"], "--seed must be 0 to 18446744073709551615"),
         (["--amp", "fp16"], "--amp fp16 needs a GPU"),
@@ -49,7 +50,7 @@ def dptmat(capsys, monkeypatch):
         (["--config", "{tmp}/type.toml"], "--epochs must be of type int, got 'ten'"),
         (["--config", "{tmp}/broken.toml"], "broken.toml cannot be read as TOML"),
         (["--config", "{tmp}/none.toml"], "none.toml cannot be read as TOML"),
-        (["--resume", "{tmp}/foreign.pt"], "foreign.pt has no config, model, optimizer, step"),
+        (["--resume", "{tmp}/foreign.pt"], "foreign.pt has no config, micro_batch, model"),
         (["--out", "{tmp}/unknown.toml"], "unknown.toml"),
     ],
 )
@@ -82,7 +83,7 @@ def test_the_command_line_wins_over_the_file(dptmat, tmp_path):
     (tmp_path / "c.toml").write_text('data = "a"\nout = "b"\nsize = 64\nlr = 1\n')
     status, output, _ = dptmat("pretrain", "--config", tmp_path / "c.toml", "--size", "96", "--no-trimap", "--dry-run")
     assert status == 0
-    assert {'data = "a"', "size = 96", "lr = 1.0", "trimap = false", "epochs = 100"} <= set(output.splitlines())
+    assert {'data = "a"', "size = 96", "lr = 1", "trimap = false", "epochs = 100"} <= set(output.splitlines())
 
 
 def test_printed_settings_are_a_configuration_file(dptmat, tmp_path):
@@ -103,13 +104,30 @@ def test_index_names_bad_files_and_writes_the_rest(dptmat, tmp_path, photographs
     assert (tmp_path / "list.txt").read_text() == f"{tmp_path}/data/good.jpg\n"
 
 
+def test_index_may_write_over_the_list_it_reads(dptmat, tmp_path, photographs):
+    names = sorted(map(str, photographs.iterdir()))
+    (tmp_path / "list.txt").write_text("\n".join([*names, f"{tmp_path}/gone.jpg"]))
+    status, output, _ = dptmat("index", "--data", tmp_path / "list.txt", "--out", tmp_path / "list.txt")
+    assert status == 0
+    assert "72 photographs, 1 left out" in output
+    assert (tmp_path / "list.txt").read_text().splitlines() == names
+
+
+def test_index_that_cannot_be_written_is_refused_before_the_work(dptmat, tmp_path, photographs):
+    status, output, error = dptmat("index", "--data", photographs, "--out", tmp_path / "missing/list.txt")
+    assert (status, output) == (2, "")
+    assert f"--out {tmp_path}/missing/list.txt" in error
+
+
 def test_preview_writes_a_picture(dptmat, tmp_path, photographs):
     status, output, _ = dptmat("preview", "--data", photographs, "--out", tmp_path / "p.png", "--size", "64")
     assert (status, output) == (0, f"{tmp_path}/p.png\n")
     assert cv2.imread(str(tmp_path / "p.png")).shape == (24 + 8 * 64, 5 * 64, 3)
 
 
-@pytest.mark.parametrize(("name", "message"), [("p.nothing", "ends in .png"), ("missing/p.png", "cannot be written")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("p.nothing", "ends in .png"), ("missing/p.png", "No such file or directory")]
+)
 def test_preview_that_cannot_be_written(dptmat, tmp_path, photographs, name, message):
     status, _, error = dptmat("preview", "--data", photographs, "--out", tmp_path / name, "--size", "64")
     assert status == 2

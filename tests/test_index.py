@@ -64,6 +64,8 @@ def test_digest_tells_lists_apart_and_ignores_where_the_folder_lies(tmp_path):
         (lambda p: p.mkdir(), r"holds no photograph \(looked for .jpg"),
         (lambda p: p.write_text(""), "empty file"),
         (lambda p: p.write_text("a.jpg\n\nb.jpg\n"), "line 2 is empty"),
+        (lambda p: p.write_bytes(b"a.jpg\r\n\r\nb.jpg\r\n"), "line 2 is empty"),
+        (lambda p: p.write_bytes(bytes(range(256))), "is not a text file"),
     ],
 )
 def test_what_holds_no_photographs_is_refused(tmp_path, make, message):
@@ -104,7 +106,8 @@ def damaged(tmp_path, photographs):
     for name, data in bad.items():
         (tmp_path / name).write_bytes(data)
     (tmp_path / "h.jpg").symlink_to(tmp_path / "gone.jpg")
-    return tmp_path, {*bad, "h.jpg"}
+    os.mkfifo(tmp_path / "i.jpg")  # would keep waiting whoever opens it
+    return tmp_path, {*bad, "h.jpg", "i.jpg"}
 
 
 def test_check_names_exactly_the_bad_ones_with_a_reason(damaged):

@@ -88,7 +88,7 @@ def test_a_bad_file_is_named_once_and_only_its_samples_change(index, kind):
     assert changed == 3
     assert [path for path, _ in named] == [index[victim]]
     assert named[0][1]
-    assert list(loader.bad) == [victim]
+    assert loader.bad == {victim: named[0]}
 
 
 def test_the_substitute_does_not_depend_on_when_the_damage_was_found(index):

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -55,10 +56,11 @@ def test_import_is_light():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT], check=True
-    )
+    """A wheel of a copy of the sources, so that nothing left in the checkout gets into it."""
+    sources, folder = tmp_path_factory.mktemp("sources") / "dptmat", tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, sources, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "runs", "photos"))
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", folder, sources], check=True)
     return next(folder.glob("*.whl"))
 
 

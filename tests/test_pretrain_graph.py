@@ -47,11 +47,10 @@ def expected_view(path, linear=STRAIGHT, size=96):
 )
 def test_views_equal_pillow_and_opencv(photographs, linear):
     paths = [str(path) for path in sorted(photographs.iterdir())[::9]]
-    views = run_graph(paths, linear)
-    for view, path in zip(views, paths, strict=True):
-        # OpenCV interpolates in steps of 1/32 pixel, Pillow rounds between its two passes: a level on average.
-        # A shift of half a pixel, another filter or a wrong border gives 3 levels or more on these photographs.
-        assert np.abs(view.astype(int) - expected_view(path, linear).astype(int)).mean() < 1.5
+    difference = np.abs(run_graph(paths, linear).astype(int) - [expected_view(path, linear) for path in paths]).mean()
+    # 0.6 levels measured: OpenCV interpolates in steps of 1/32 pixel, and Pillow rounds between its two passes. A shift
+    # of half a pixel gives 7, no antialiasing 4.
+    assert difference < 1.0
 
 
 @pytest.mark.gpu

@@ -104,9 +104,22 @@ def test_the_loop_reports_means_and_saves_at_the_end():
     expected = [make_trainer(lr=0.0).step(0, iter([batch]))["loss"].item() for batch in batches]
     reports, saves = [], []
     train(
-        trainer, iter(batches[1:]), 5, start=1, report_every=2, save_every=3,
+        trainer, iter(batches[1:]), 5, start=1, report_every=4, save_every=3,
         report=lambda done, scalars: reports.append((done, scalars["loss"])), save=saves.append,
     )  # fmt: skip
-    assert [done for done, _ in reports] == [2, 4, 5]
-    assert [loss for _, loss in reports] == pytest.approx([expected[1], sum(expected[2:4]) / 2, expected[4]], rel=1e-6)
+    assert [done for done, _ in reports] == [3, 4, 5]
+    assert [loss for _, loss in reports] == pytest.approx([sum(expected[1:3]) / 2, *expected[3:]], rel=1e-6)
     assert saves == [3, 5]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved():
+    trainer, reports, saves = make_trainer(), [], []
+    batches = [batch_of([2 * i, 2 * i + 1]) for i in range(5)]
+    batches[3].input.fill_(float("nan"))
+    with pytest.raises(UserError, match="the loss is nan at step 4 or up to 0 steps before.*lower --lr"):
+        train(
+            trainer, iter(batches), 5, start=0, report_every=2, save_every=1,
+            report=lambda done, scalars: reports.append(done), save=saves.append,
+        )  # fmt: skip
+    assert reports == [1, 2, 3]
+    assert saves == [1, 2, 3]
