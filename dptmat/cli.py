@@ -1,4 +1,7 @@
-"""The ``dptmat`` command: reads options, calls one function of the library, and turns user errors into one line."""
+"""The ``dptmat`` command: reads options, calls one function of the library, and turns user errors into one line.
+
+Each command imports its task itself, so that ``--help`` need not wait for DALI and TensorBoard.
+"""
 
 import dataclasses
 import sys
@@ -8,8 +11,6 @@ import click
 
 from dptmat import config, pretrain_config
 from dptmat.errors import UserError
-from dptmat.index import ImageIndex, check_photographs, write_list
-from dptmat.pictures import write_picture
 
 
 class _Command(click.Command):
@@ -84,7 +85,7 @@ def pretrain_command(config_file, dry_run, **options):
     if dry_run:
         click.echo(config.to_toml(settings), nl=False)
     else:
-        from dptmat.pretrain import pretrain  # with DALI and timm, which the other commands and --help do without
+        from dptmat.pretrain import pretrain
 
         pretrain(settings)
 
@@ -98,9 +99,10 @@ def preview_command(config_file, out, **options):
 
     Example: dptmat preview --data imagenet/train --out preview.png
     """
-    settings = _resolve(pretrain_config.PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
+    from dptmat.pictures import write_picture
     from dptmat.pretrain import preview
 
+    settings = _resolve(pretrain_config.PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
     write_picture(out, preview(settings))
     click.echo(out)
 
@@ -113,6 +115,8 @@ def index_command(data, out):
 
     Example: dptmat index --data imagenet/train --out train.txt
     """
+    from dptmat.index import ImageIndex, check_photographs, write_list
+
     if Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
         raise UserError(f"--out {out} is a folder or in none; give the name of a file in a folder that exists")
     index = ImageIndex.open(data)

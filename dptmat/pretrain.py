@@ -66,7 +66,9 @@ def _pretrain(settings, ranks):
         (out / "config.toml").write_bytes(os.fsencode(config.to_toml(settings)))
         checkpoint.drop_after(out / "checkpoints", start)
         going_on = f", going on after step {start}" if start else ""
-        print(f"{len(index)} photographs, {steps} steps of {settings.batch_size} on {ranks.device}{going_on}")
+        print(
+            f"{len(index)} photographs, {steps} steps of {settings.batch_size} on {ranks.device}{going_on}", flush=True
+        )
     progress = Progress(out, steps, settings.batch_size, start=start, writes=ranks.first)
     loader = _loader(settings, index, sampler, micro_batch, ranks, start, progress.left_out)
     batches = (synthesize_batch(views, settings) for views in loader)
@@ -85,23 +87,29 @@ def _pretrain(settings, ranks):
         trainer, batches, steps, start=start,
         report=report, report_every=settings.log_every, save=save, save_every=settings.save_every,
     )  # fmt: skip
-    if ranks.first:
-        write_picture(out / "predictions.png", _predictions(trainer.model, next(batches)))
-    bad = {}
-    for of_one_process in distributed.gather(loader.bad):
-        bad.update(of_one_process)
-    if ranks.first:
-        for image in bad.keys() - loader.bad.keys():  # found by the other processes
-            progress.left_out(*bad[image])
-    progress.close()
     last = checkpoint.path_of(out / "checkpoints", max(start, steps))
     if ranks.first:
-        if bad:
-            print(f"{len(bad)} of {len(index)} photographs left out")
+        write_picture(out / "predictions.png", _predictions(trainer.model, next(batches)))
+    left_out = _name_bad(loader, ranks, progress)
+    progress.close()
+    if ranks.first:
+        if left_out:
+            print(f"{left_out} of {len(index)} photographs left out")
         print(f"checkpoint  {last}")
         for kind, name in (("log", "log.jsonl"), ("picture", "preview.png"), ("picture", "predictions.png")):
             print(f"{kind:<10}  {out / name}", flush=True)
     return last
+
+
+def _name_bad(loader, ranks, progress):
+    """Log the photographs that other processes left out, and count those of all processes."""
+    everywhere = {}
+    for bad in distributed.gather(loader.bad):
+        everywhere.update(bad)
+    if ranks.first:
+        for image in everywhere.keys() - loader.bad.keys():
+            progress.left_out(*everywhere[image])
+    return len(everywhere)
 
 
 def preview(settings):
