@@ -1,6 +1,7 @@
 """The CUDA source itself: run as host C++ against the reference, compiled by NVRTC, and run on a GPU where one is."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -22,8 +23,14 @@ SHAPES = [(2, 1, 1, 1), (3, 5, 9, 7), (2, 33, 31, 7), (5, 16, 16, 4), (2, 70, 71
 SEEDS = [0, 2**64 - 1]
 
 
+@pytest.fixture(scope="module")
+def compiler():
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here; apt install g++")
+
+
 @pytest.fixture
-def on_host(monkeypatch):
+def on_host(compiler, monkeypatch):
     for module in (trimap_module, alpha_module, composite_module, synthesize_module):
         monkeypatch.setattr(module, "launch", cuda_host.launch)
         monkeypatch.setattr(module, "THREADS", cuda_host.THREADS)
@@ -97,7 +104,7 @@ def test_host_conversion_of_every_16_bit_number(on_host, dtype):
 
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZE), reason="runs inside itself")
-def test_host_runs_are_clean_under_address_and_undefined_sanitizers():
+def test_host_runs_are_clean_under_address_and_undefined_sanitizers(compiler):
     # Without libstdc++ beside it, libasan does not find the functions of exceptions that other libraries throw.
     libraries = [
         subprocess.run(
