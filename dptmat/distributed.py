@@ -41,16 +41,15 @@ def alone(device):
 
 def start(device):
     """Join the processes that torchrun started, or be the only one; ``device`` as for ``alone``."""
-    here = alone(device).device
-    if here.type == "cuda":
-        torch.cuda.set_device(here)
+    this = alone(device)
+    if this.device.type == "cuda":
+        torch.cuda.set_device(this.device)
     if not torch.distributed.is_torchelastic_launched():
-        return alone(device)
+        return this
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if here.type == "cuda" else "gloo")
-    return Ranks(
-        torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"]), here
-    )
+        torch.distributed.init_process_group("nccl" if this.device.type == "cuda" else "gloo")
+    rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return Ranks(rank, count, int(os.environ["LOCAL_WORLD_SIZE"]), this.device)
 
 
 def mean(values):

@@ -58,7 +58,11 @@ class ImageIndex:
             raise UserError(f"--data {data} is one photograph; point it at a folder of them or a text file of paths")
         if not data.stat().st_size:
             raise UserError(f"--data {data} is an empty file; a list holds one path per line")
-        return cls(_read_list(data), data.absolute().parent)
+        index = cls(_read_list(data), data.absolute().parent)
+        empty = index._empty_lines()
+        if len(empty):
+            raise UserError(f"--data {data}: line {empty[0] + 1} is empty; a list holds one path per line")
+        return index
 
     def __len__(self):
         return len(self._ends)
@@ -66,6 +70,10 @@ class ImageIndex:
     def __getitem__(self, i):
         start = self._ends[i - 1] + 1 if i else 0
         return str(self._root / os.fsdecode(self._blob[start : self._ends[i]].tobytes().rstrip(b"\r")))
+
+    def _empty_lines(self):
+        lengths = np.diff(self._ends, prepend=-1) - 1
+        return np.flatnonzero((lengths == 0) | ((lengths == 1) & (self._blob[self._ends - 1] == ord("\r"))))
 
     def digest(self):
         """Fingerprint of the paths and their order, relative to the folder, as a hexadecimal string."""
@@ -155,11 +163,6 @@ def _read_list(path):
         raise UserError(f"--data {path} is not a text file; a list holds one path per line")
     if blob[-1] != ord("\n"):
         blob = np.append(blob, np.uint8(ord("\n")))
-    ends = _line_ends(blob)
-    lengths = np.diff(ends, prepend=-1) - 1
-    empty = np.flatnonzero((lengths == 0) | ((lengths == 1) & (blob[ends - 1] == ord("\r"))))
-    if len(empty):
-        raise UserError(f"--data {path}: line {empty[0] + 1} is empty; a list holds one path per line")
     return blob
 
 

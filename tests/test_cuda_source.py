@@ -16,7 +16,6 @@ from dptmat.kernels._checks import seed_as_int64
 trimap_module, alpha_module, composite_module, synthesize_module = (
     sys.modules[f"dptmat.kernels.{stem}"] for stem, _, _ in cuda_host.KERNELS
 )
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 # (samples, height, width, cell): one pixel; no multiples of 7, 16 or a thread block; several of these a sample
 SHAPES = [(2, 1, 1, 1), (3, 5, 9, 7), (2, 33, 31, 7), (5, 16, 16, 4), (2, 70, 71, 1), (2, 1, 5000, 64), (2, 91, 90, 91)]
@@ -165,7 +164,6 @@ def test_oldest_gpus_of_both_stacks_are_taken():
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("mode", ["pixel", "block"])
 @pytest.mark.parametrize(("samples", "height", "width", "cell"), [*SHAPES, (64, 224, 224, 7)])
 def test_gpu_trimap_alpha_and_synthesize(samples, height, width, cell, mode):
@@ -185,7 +183,6 @@ def test_gpu_trimap_alpha_and_synthesize(samples, height, width, cell, mode):
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("dtype", list(_launch.NUMBERS))
 def test_gpu_composite_and_gradient(dtype):
     fg, bg, grad = (torch.randn(3, 3, 17, 31).to(dtype) for _ in range(3))
@@ -199,7 +196,6 @@ def test_gpu_composite_and_gradient(dtype):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_gpu_graph_replays_on_new_ids():
     views, ids, color = (x.cuda() for x in draw(4, 60, 60))
     synthesize(views, ids, 5, color)  # compiles, which a capture must not
@@ -212,7 +208,6 @@ def test_gpu_graph_replays_on_new_ids():
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_gpu_runs_on_the_current_stream_and_does_not_synchronize():
     views, ids, color = (x.cuda() for x in draw(4, 60, 60))
     expected = synthesize(views, ids, 5, color)
