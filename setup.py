@@ -24,6 +24,7 @@ setup(
     package_data={"dptmat.kernels": ["*.cu", "*.cuh"]},
     install_requires=[
         "click>=8.2",
+        "numba>=0.60",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "simplejpeg>=1.8",

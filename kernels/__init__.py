@@ -1,7 +1,4 @@
-"""Views to trimap, alpha, composite: ``torch.library`` operators for CPU (NumPy) and CUDA (CuPy) tensors.
-
-``dptmat::random_trimap``, ``dptmat::random_alpha``, ``dptmat::composite`` and ``dptmat::synthesize``.
-"""
+"""Views to trimap, alpha, composite: ``torch.library`` operators for CPU (numba) and CUDA (CuPy) tensors."""
 
 from .alpha import random_alpha
 from .batch import Batch

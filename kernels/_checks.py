@@ -29,10 +29,11 @@ def require_dtype(name, tensor, dtype, advice):
 
 def require_shape(name, tensor, shape, advice):
     """Refuse a tensor of another shape; None stands for any length."""
-    lengths = [got if want is None else want for want, got in zip(shape, tensor.shape, strict=False)]
-    if tensor.dim() != len(shape) or lengths != list(tensor.shape):
+    lengths = tuple(tensor.shape)
+    matching = tuple([got if want is None else want for want, got in zip(shape, lengths, strict=False)])
+    if len(lengths) != len(shape) or lengths != matching:
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
-        raise ValueError(f"{name} must have the shape [{wanted}], got {list(tensor.shape)}; {advice}")
+        raise ValueError(f"{name} must have the shape [{wanted}], got {list(lengths)}; {advice}")
 
 
 def require_same_device(**tensors):
@@ -43,14 +44,16 @@ def require_same_device(**tensors):
 
 
 def as_height_and_width(size):
-    """Refuse what is not a pair, such as one number for a square."""
-    if not isinstance(size, (tuple, list)) or len(size) != 2:
+    """Refuse what is not a pair of ints, such as one number for a square."""
+    if not isinstance(size, (tuple, list)) or not all(isinstance(side, int) for side in size) or len(size) != 2:
         raise TypeError(f"size must be (height, width) in pixels, got {size!r}; write (224, 224) for a square of 224")
     return size
 
 
 def require_size(height, width, cell):
     """Refuse an image without pixels, one too large for a kernel's indices, and cells that do not fit it."""
+    if not isinstance(cell, int):
+        raise TypeError(f"cell must be an int, got {cell!r}; pass the side of a cell in pixels")
     if height < 1 or width < 1 or height * width >= 2**31:
         raise ValueError(f"size must be 1 to 2**31 - 1 pixels, got height {height} and width {width}; resize the image")
     if not 1 <= cell <= max(height, width):
@@ -63,6 +66,8 @@ def require_size(height, width, cell):
 def require_shares(unknown, foreground):
     """Refuse shares outside 0..1, NaN included, or that add up to more than 1."""
     for name, share in (("unknown", unknown), ("foreground", foreground)):
+        if not isinstance(share, (float, int)):
+            raise TypeError(f"{name} must be a number, got {share!r}; 0.75 means 75 % of the cells")
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must be a share from 0 to 1, got {share}; 0.75 means 75 % of the cells")
     if unknown + foreground > 1:

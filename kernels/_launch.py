@@ -3,13 +3,18 @@
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
-THREADS = 256  # of a block, for every kernel
-HEADERS = "number", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
-NUMBERS = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "BFloat"}
-OPTIONS = ("--fmad=false",)  # a fused multiply-add rounds once where NumPy rounds twice
+THREADS = 128  # of a block, for every kernel
+HEADERS = "number", "run", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
+NUMBERS = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.float16: "Half",
+    torch.bfloat16: "BFloat",
+    torch.uint8: "Byte",
+}
+OPTIONS = "--fmad=false", "--std=c++17"  # multiply-adds are fused only where the source says so, as on the CPU
 _OLDEST = 70  # sm_70, the V100
 
 
@@ -20,7 +25,8 @@ def source(stem, dtype=torch.float32):
     not by included files, so that an edited header would go unnoticed.
     """
     texts = [_read(f"{header}.cuh") for header in HEADERS]
-    return "\n".join([*texts, f"typedef {NUMBERS[dtype]} Number;\n", _read(f"{stem}.cu")])
+    constants = f"enum {{ THREADS = {THREADS} }};\ntypedef {NUMBERS[dtype]} Number;\n"
+    return "\n".join([*texts, constants, _read(f"{stem}.cu")])
 
 
 def launch(stem, kernel, blocks, *args, dtype=torch.float32):
@@ -39,16 +45,12 @@ def launch(stem, kernel, blocks, *args, dtype=torch.float32):
     """
     if blocks == 0:
         return
+    _import_cupy()
     device = next(arg.device for arg in args if isinstance(arg, torch.Tensor))
-    cupy = _import_cupy()
-    with cupy.cuda.Device(device.index), _current_stream(cupy, device):
-        _kernel(device.index, stem, kernel, dtype)((blocks,), (THREADS,), tuple(map(_as_argument, args)))
-
-
-def _as_argument(arg):
-    if isinstance(arg, torch.Tensor):
-        return np.uint64(arg.data_ptr())
-    return np.uint64(0) if arg is None else np.int64(arg)
+    values = tuple([arg.data_ptr() if isinstance(arg, torch.Tensor) else int(arg or 0) for arg in args])
+    with torch.cuda.device(device):
+        stream = _as_cupy(torch.cuda.current_stream(device))
+        _kernel(device.index, stem, kernel, dtype)((blocks,), (THREADS,), values, stream=stream)
 
 
 def _read(name):
@@ -66,11 +68,12 @@ def _import_cupy():
     return cupy
 
 
-def _current_stream(cupy, device):
-    stream = torch.cuda.current_stream(device)
+@cache  # a program has few streams; one that PyTorch has freed and made again is equal to the old one
+def _as_cupy(stream):
+    cupy = _import_cupy()
     if hasattr(cupy.cuda.Stream, "from_external") and hasattr(stream, "__cuda_stream__"):
         return cupy.cuda.Stream.from_external(stream)
-    return cupy.cuda.ExternalStream(stream.cuda_stream, device.index)  # CuPy 13 knows no other way
+    return cupy.cuda.ExternalStream(stream.cuda_stream, stream.device_index)  # CuPy 13 knows no other way
 
 
 @cache

@@ -4,11 +4,13 @@ import numpy as np
 import torch
 
 from . import _checks
+from ._compile import compiled, for_each_part
 from ._launch import THREADS, launch
+from ._operator import register
 from .philox import Stream, words
-from .trimap import FOREGROUND, UNKNOWN, spread
+from .trimap import FOREGROUND, UNKNOWN
 
-RUN = 16  # bytes of a Philox block; also the pixels that one CUDA thread fills
+RUN = 16  # bytes of a Philox block; also the pixels of one CUDA thread
 
 
 def random_alpha(trimap, ids, seed, mode="pixel", cell=7):
@@ -28,7 +30,7 @@ def random_alpha(trimap, ids, seed, mode="pixel", cell=7):
         uint8 [N, H, W] on the device of ``trimap``; 255 is opaque.
 
     Raises:
-        TypeError: ``trimap`` is not a uint8 or ``ids`` not an int64 tensor, or ``seed`` not an int.
+        TypeError: ``trimap`` is not a uint8 or ``ids`` not an int64 tensor, or ``seed`` or ``cell`` not an int.
         ValueError: Shapes or devices do not agree, ``mode`` is unknown, ``cell`` is below 1 or larger than the image
             in mode ``"block"``, the seed is out of range, or a CPU id is negative or a CPU trimap holds values above 2.
         RuntimeError: The tensors are on CUDA, and CuPy is missing or the GPU too old.
@@ -41,53 +43,61 @@ def random_alpha(trimap, ids, seed, mode="pixel", cell=7):
     _checks.require_same_device(trimap=trimap, ids=ids)
     _checks.require_mode(mode)
     _checks.require_size(*trimap.shape[1:], cell if mode == "block" else 1)
-    return _random_alpha(trimap, ids, _checks.seed_as_int64(seed), mode, cell)
+    return _operator(trimap, ids, _checks.seed_as_int64(seed), mode == "block", cell)
 
 
-def alpha_reference(trimap, ids, seed, mode, cell):
-    """Draw the alphas in NumPy: uint8 [N, H, W] and int64 [N] to uint8 [N, H, W]."""
-    alpha = np.empty(trimap.shape, np.uint8)
-    for i, ident in enumerate(ids):  # one at a time: the words of a sample stay in the processor's cache
-        noise = _noise(ident, seed, mode, cell, *trimap.shape[1:])
-        alpha[i] = np.where(trimap[i] == UNKNOWN, noise, np.uint8(255) * (trimap[i] == FOREGROUND))
-    return alpha
-
-
-def _noise(ident, seed, mode, cell, height, width):
-    """Draw the random bytes of one sample: uint8 [H, W]."""
-    if mode == "pixel":
-        return _bytes(seed, Stream.ALPHA_PIXEL, ident, height * width).reshape(height, width)
+def fill_alphas(alpha, trimap, ids, seed, by_cell, cell):
+    """Draw alphas on the CPU: uint8 [N, H, W] and int64 [N] into uint8 [N, H, W]."""
+    _, height, width = trimap.shape
     rows, columns = -(-height // cell), -(-width // cell)
-    grid = _bytes(seed, Stream.ALPHA_BLOCK, ident, rows * columns).reshape(rows, columns)
-    return spread(grid, cell, height, width)
+    stream, count = (Stream.ALPHA_BLOCK, rows * columns) if by_cell else (Stream.ALPHA_PIXEL, height * width)
+    noise = words(seed, stream, ids, -(-count // RUN)).astype("<u4", copy=False).view(np.uint8).reshape(len(ids), -1)
+    if by_cell:
+        grid = noise[:, :count].reshape(-1, rows, columns)
+        noise = grid.repeat(cell, axis=1)[:, :height].repeat(cell, axis=2)[:, :, :width]
+    else:
+        noise = noise[:, :count].reshape(trimap.shape)
+    _choose(trimap, noise, alpha)
 
 
-def _bytes(seed, stream, ident, count):
-    """Draw the first ``count`` bytes of a stream; a word gives four, the low one first."""
-    blocks = words(seed, stream, ident, -(-count // RUN))
-    return blocks.astype("<u4").view(np.uint8).reshape(-1)[:count]
+@compiled
+def _choose(trimap, noise, alpha):
+    """Take the noise where a trimap is unknown."""
+    samples, height, width = trimap.shape
+    for n in range(samples):
+        for y in range(height):
+            for x in range(width):
+                fixed = np.uint8(255) if trimap[n, y, x] == FOREGROUND else np.uint8(0)
+                alpha[n, y, x] = noise[n, y, x] if trimap[n, y, x] == UNKNOWN else fixed
 
 
-@torch.library.custom_op("dptmat::random_alpha", mutates_args=(), device_types="cpu")
-def _random_alpha(trimap: torch.Tensor, ids: torch.Tensor, seed: int, mode: str, cell: int) -> torch.Tensor:
+def _random_alpha(trimap: torch.Tensor, ids: torch.Tensor, seed: int, by_cell: bool, cell: int) -> torch.Tensor:
     _checks.require_non_negative(ids)
     if trimap.numel() and trimap.max() > FOREGROUND:
         raise ValueError(f"trimap must hold 0, 1 and 2 only, got {int(trimap.max())}; map 0, 128, 255 to them first")
-    return torch.from_numpy(alpha_reference(trimap.numpy(), ids.numpy(), seed % 2**64, mode, cell))
+    alpha = np.empty(trimap.shape, np.uint8)
+    trimap, ids = trimap.contiguous().numpy(), ids.numpy()
+
+    def work(part):
+        fill_alphas(alpha[part], trimap[part], ids[part], seed % 2**64, by_cell, cell)
+
+    for_each_part(work, len(ids))
+    return torch.from_numpy(alpha)
 
 
-@_random_alpha.register_kernel("cuda")
-def _random_alpha_cuda(trimap, ids, seed, mode, cell):
+def _random_alpha_cuda(trimap, ids, seed, by_cell, cell):
     samples, height, width = trimap.shape
-    alpha = torch.empty_like(trimap, memory_format=torch.contiguous_format)
+    alpha = _random_alpha_fake(trimap, ids, seed, by_cell, cell)
     tiles = -(-height * width // (RUN * THREADS))  # thread blocks of a sample
     launch(
         "alpha", "random_alpha", samples * tiles, trimap.contiguous(), ids.contiguous(), alpha, seed, tiles,
-        height, width, cell, mode == "block",
+        height, width, cell, -(-width // cell), by_cell,
     )  # fmt: skip
     return alpha
 
 
-@_random_alpha.register_fake
-def _random_alpha_fake(trimap, ids, seed, mode, cell):
+def _random_alpha_fake(trimap, ids, seed, by_cell, cell):
     return torch.empty_like(trimap, memory_format=torch.contiguous_format)
+
+
+_operator = register("random_alpha", _random_alpha, _random_alpha_cuda, _random_alpha_fake)

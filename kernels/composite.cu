@@ -1,42 +1,83 @@
-// composite and its gradient: one thread works on one pixel of a sample, three channels.
+// composite and its gradient: a thread works on a run of pixels of a sample that fills 16 bytes of a plane, in all
+// three channels.
 
+const unsigned int RUN = 16 / sizeof(Number);
+
+typedef Run<Number, RUN> Values;
 typedef decltype(load(Number())) Real;  // what the arithmetic is done in
+
+// C = a F + (1 - a) B
+template <typename T>
+__device__ inline T blend(T a, T f, T b) {
+    return a * f + (1 - a) * b;
+}
+
+// Of 8-bit numbers, where 255 is one: rounded to nearest. There is no tie, because 255 is odd.
+__device__ inline unsigned int blend(unsigned int a, unsigned int f, unsigned int b) {
+    return (2 * (a * f + (255 - a) * b) + 255) / 510;
+}
 
 extern "C" __global__ void composite(const Number* __restrict__ fg,     // [N, 3, H, W]
                                      const Number* __restrict__ bg,     // [N, 3, H, W]
-                                     const Number* __restrict__ alpha,  // [N, 1, H, W]
+                                     const Number* __restrict__ alpha,  // [N, channels, H, W]
                                      Number* __restrict__ out,          // [N, 3, H, W]
-                                     long long samples,
-                                     long long pixels) {  // H * W
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= samples * pixels) return;
-    const Real a = load(alpha[i]);
+                                     long long tiles,                   // thread blocks of a sample
+                                     long long pixels,                  // H * W
+                                     long long channels,                // of alpha: 1 or 3
+                                     long long aligned) {               // 1: every run starts at a multiple of 16 bytes
+    const long long sample = blockIdx.x / tiles, first = (blockIdx.x % tiles * blockDim.x + threadIdx.x) * RUN;
+    if (first >= pixels) return;
+    const unsigned int count = (unsigned int)min(pixels - first, (long long)RUN);
+    Values a;
+#pragma unroll
     for (int c = 0; c < 3; ++c) {
-        const long long k = (i / pixels * 3 + c) * pixels + i % pixels;
-        // C = a F + (1 - a) B
-        store(a * load(fg[k]) + (1 - a) * load(bg[k]), &out[k]);
+        if (c < channels) a = load_run<RUN>(alpha + (sample * channels + c) * pixels + first, count, aligned);
+        const long long at = (sample * 3 + c) * pixels + first;
+        const Values f = load_run<RUN>(fg + at, count, aligned), b = load_run<RUN>(bg + at, count, aligned);
+        Values result;
+#pragma unroll
+        for (unsigned int k = 0; k < RUN; ++k)
+            store(blend(load(a.values[k]), load(f.values[k]), load(b.values[k])), &result.values[k]);
+        store_run(result, out + at, count, aligned);
     }
 }
 
 extern "C" __global__ void composite_backward(const Number* __restrict__ grad,   // [N, 3, H, W]
                                               const Number* __restrict__ fg,     // [N, 3, H, W]
                                               const Number* __restrict__ bg,     // [N, 3, H, W]
-                                              const Number* __restrict__ alpha,  // [N, 1, H, W]
+                                              const Number* __restrict__ alpha,  // [N, channels, H, W]
                                               Number* __restrict__ grad_fg,      // [N, 3, H, W]
                                               Number* __restrict__ grad_bg,      // [N, 3, H, W]
-                                              Number* __restrict__ grad_alpha,   // [N, 1, H, W]
-                                              long long samples,
-                                              long long pixels) {  // H * W
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= samples * pixels) return;
-    const Real a = load(alpha[i]);
-    Real sum = 0;
+                                              Number* __restrict__ grad_alpha,   // [N, channels, H, W]
+                                              long long tiles,                   // thread blocks of a sample
+                                              long long pixels,                  // H * W
+                                              long long channels,                // of alpha: 1 or 3
+                                              long long aligned) {  // 1: every run starts at a multiple of 16 bytes
+    const long long sample = blockIdx.x / tiles, first = (blockIdx.x % tiles * blockDim.x + threadIdx.x) * RUN;
+    if (first >= pixels) return;
+    const unsigned int count = (unsigned int)min(pixels - first, (long long)RUN);
+    Values a;
+    Real sums[RUN] = {};
+#pragma unroll
     for (int c = 0; c < 3; ++c) {
-        const long long k = (i / pixels * 3 + c) * pixels + i % pixels;
-        const Real g = load(grad[k]);
-        store(a * g, &grad_fg[k]);        // dC/dF = a
-        store((1 - a) * g, &grad_bg[k]);  // dC/dB = 1 - a
-        sum += g * (load(fg[k]) - load(bg[k]));  // dC/da = F - B, summed over channels
+        const long long of_alpha = (sample * channels + (c < channels ? c : 0)) * pixels + first;
+        if (c < channels) a = load_run<RUN>(alpha + of_alpha, count, aligned);
+        const long long at = (sample * 3 + c) * pixels + first;
+        const Values g = load_run<RUN>(grad + at, count, aligned);
+        const Values f = load_run<RUN>(fg + at, count, aligned), b = load_run<RUN>(bg + at, count, aligned);
+        Values over, under, sum;
+#pragma unroll
+        for (unsigned int k = 0; k < RUN; ++k) {
+            const Real x = load(g.values[k]);
+            store(load(a.values[k]) * x, &over.values[k]);         // dC/dF = a
+            store((1 - load(a.values[k])) * x, &under.values[k]);  // dC/dB = 1 - a
+            const Real product = x * (load(f.values[k]) - load(b.values[k]));
+            // dC/da = F - B, summed over the channels that an alpha serves
+            sums[k] = c && channels == 1 ? sums[k] + product : product;
+            store(sums[k], &sum.values[k]);
+        }
+        store_run(over, grad_fg + at, count, aligned);
+        store_run(under, grad_bg + at, count, aligned);
+        if (channels == 3 || c == 2) store_run(sum, grad_alpha + of_alpha, count, aligned);
     }
-    store(sum, &grad_alpha[i]);
 }

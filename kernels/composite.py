@@ -3,42 +3,52 @@
 import torch
 
 from . import _checks
-from ._launch import NUMBERS, THREADS, launch
+from ._launch import THREADS, launch
+from ._operator import register
+
+FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 def composite(fg, bg, alpha):
     """Lay a foreground over a background: ``alpha * fg + (1 - alpha) * bg`` for each pixel and channel.
 
-    Differentiable once in all three, also under ``torch.compile``. Computed in float32 (float64 for float64) in the
-    order written and rounded once, equally on CPU and CUDA (but there float32 below 1.2e-38 counts as 0); does not
-    wait for the device.
+    Differentiable once in all three, also under ``torch.compile``; ``torch.func.vmap`` maps it.
+    Floats are computed in float32 (float64 for float64) in the order written and rounded once, equally on CPU and CUDA
+    (but there float32 below 1.2e-38 counts as 0). Of uint8 tensors 255 is one, and the result is rounded to nearest.
+    Does not wait for the device.
 
     Args:
-        fg: Foreground [N, 3, H, W], float16, bfloat16, float32 or float64, any range of values.
+        fg: Foreground [N, 3, H, W], uint8 or float16, bfloat16, float32 or float64 of any range.
         bg: Background, shape, dtype and device of ``fg``.
-        alpha: [N, 1, H, W], dtype and device of ``fg``; 1 is opaque.
+        alpha: [N, 1, H, W] for all channels or [N, 3, H, W], dtype and device of ``fg``; 1 (uint8: 255) is opaque.
 
     Returns:
         [N, 3, H, W], contiguous, dtype and device of ``fg``.
 
     Raises:
-        TypeError: A dtype is not one of the four, or they differ.
+        TypeError: A dtype is not one of the five, or they differ.
         ValueError: Shapes or devices do not agree.
-        RuntimeError: The tensors are on CUDA, and CuPy is missing or the GPU too old.
+        RuntimeError: The tensors are on CUDA, and CuPy is missing or the GPU too old; or, on the way back, a second
+            derivative is asked for.
 
     Source: Porter and Duff, Compositing Digital Images, SIGGRAPH 1984.
     """
-    if not isinstance(fg, torch.Tensor) or fg.dtype not in NUMBERS:
+    if not isinstance(fg, torch.Tensor) or fg.dtype not in (*FLOATS, torch.uint8):
         got = fg.dtype if isinstance(fg, torch.Tensor) else type(fg).__name__
-        raise TypeError(f"fg must be a float16, bfloat16, float32 or float64 tensor, got {got}; convert it with .to()")
+        raise TypeError(
+            f"fg must be a float16, bfloat16, float32, float64 or uint8 tensor, got {got}; convert it with .to()"
+        )
     _checks.require_dtype("bg", bg, fg.dtype, "convert it to the dtype of fg")
     _checks.require_dtype("alpha", alpha, fg.dtype, "convert it to the dtype of fg")
     _checks.require_shape("fg", fg, (None, 3, None, None), "pass RGB images with the channels first")
     samples, _, height, width = fg.shape
     _checks.require_shape("bg", bg, (samples, 3, height, width), "make it as large as fg")
-    _checks.require_shape("alpha", alpha, (samples, 1, height, width), "make it as large as fg, with one channel")
+    channels = 3 if alpha.dim() == 4 and alpha.shape[1] == 3 else 1
+    _checks.require_shape(
+        "alpha", alpha, (samples, channels, height, width), "make it as large as fg, with one channel or three"
+    )
     _checks.require_same_device(fg=fg, bg=bg, alpha=alpha)
-    return _composite(fg, bg, alpha)
+    return _operator(fg, bg, alpha)
 
 
 def _widen(*tensors):
@@ -46,52 +56,54 @@ def _widen(*tensors):
     return [x if x.dtype == torch.float64 else x.float() for x in tensors]
 
 
-@torch.library.custom_op("dptmat::composite", mutates_args=(), device_types="cpu")
 def _composite(fg: torch.Tensor, bg: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    if fg.dtype == torch.uint8:
+        f, b, a = fg.int(), bg.int(), alpha.int()
+        return ((2 * (a * f + (255 - a) * b) + 255) // 510).byte().contiguous()
     f, b, a = _widen(fg, bg, alpha)
     return (a * f + (1 - a) * b).to(fg.dtype).contiguous()
 
 
-@_composite.register_kernel("cuda")
 def _composite_cuda(fg, bg, alpha):
     out = _composite_fake(fg, bg, alpha)
-    _launch_pixels("composite", fg, bg, alpha, out)
+    _launch_pixels("composite", alpha.shape[1], fg, bg, alpha, out)
     return out
 
 
-@_composite.register_fake
 def _composite_fake(fg, bg, alpha):
     return torch.empty_like(fg, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("dptmat::composite_backward", mutates_args=(), device_types="cpu")
 def _composite_backward(
     grad: torch.Tensor, fg: torch.Tensor, bg: torch.Tensor, alpha: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g, f, b, a = _widen(grad, fg, bg, alpha)
-    by_channel = g * (f - b)
-    grad_alpha = by_channel[:, 0:1] + by_channel[:, 1:2] + by_channel[:, 2:3]
+    grad_alpha = g * (f - b)
+    if alpha.shape[1] == 1:
+        grad_alpha = grad_alpha[:, 0:1] + grad_alpha[:, 1:2] + grad_alpha[:, 2:3]
     return tuple(x.to(fg.dtype).contiguous() for x in (a * g, (1 - a) * g, grad_alpha))
 
 
-@_composite_backward.register_kernel("cuda")
 def _composite_backward_cuda(grad, fg, bg, alpha):
     grads = _composite_backward_fake(grad, fg, bg, alpha)
-    _launch_pixels("composite_backward", grad, fg, bg, alpha, *grads)
+    _launch_pixels("composite_backward", alpha.shape[1], grad, fg, bg, alpha, *grads)
     return grads
 
 
-@_composite_backward.register_fake
 def _composite_backward_fake(grad, fg, bg, alpha):
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (fg, bg, alpha))
 
 
-def _launch_pixels(kernel, *tensors):
-    """Launch one thread per pixel; the tensors are inputs and outputs, [N, 3 or 1, H, W]."""
+def _launch_pixels(kernel, channels, *tensors):
+    """Launch a kernel of composite.cu on its inputs and outputs; ``channels`` are those of alpha."""
     samples, _, height, width = tensors[0].shape
-    blocks = -(-samples * height * width // THREADS)
-    contiguous = [x.contiguous() for x in tensors]
-    launch("composite", kernel, blocks, *contiguous, samples, height * width, dtype=tensors[0].dtype)
+    tensors = [x.contiguous() for x in tensors]
+    run = 16 // tensors[0].itemsize  # pixels of one thread
+    tiles = -(-height * width // (run * THREADS))  # thread blocks of a sample
+    aligned = height * width % run == 0 and all(x.data_ptr() % 16 == 0 for x in tensors)
+    launch(
+        "composite", kernel, samples * tiles, *tensors, tiles, height * width, channels, aligned, dtype=tensors[0].dtype
+    )
 
 
 def _save_inputs(ctx, inputs, output):
@@ -99,7 +111,37 @@ def _save_inputs(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    return _composite_backward(grad, *ctx.saved_tensors)
+    return _backward_operator(grad, *ctx.saved_tensors)
 
 
-_composite.register_autograd(_backward, setup_context=_save_inputs)
+def _save_nothing(ctx, inputs, output):
+    pass
+
+
+def _refuse(ctx, *grads):
+    raise RuntimeError("composite() has no second derivative; write alpha * fg + (1 - alpha) * bg where one is needed")
+
+
+def _vmap(operator):
+    """Make the rule of ``torch.func.vmap``: the mapped dimension becomes part of the batch."""
+
+    def rule(info, in_dims, *tensors):
+        folded = [
+            x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(tensors, in_dims, strict=True)
+        ]
+        out = operator(*(x.flatten(0, 1) for x in folded))
+        unfold = [x.unflatten(0, (info.batch_size, -1)) for x in (out if isinstance(out, tuple) else (out,))]
+        return (tuple(unfold), (0,) * len(unfold)) if isinstance(out, tuple) else (unfold[0], 0)
+
+    return rule
+
+
+_operator = register("composite", _composite, _composite_cuda, _composite_fake)
+_backward_operator = register(
+    "composite_backward", _composite_backward, _composite_backward_cuda, _composite_backward_fake
+)
+torch.library.register_autograd(_operator, _backward, setup_context=_save_inputs)
+torch.library.register_autograd(_backward_operator, _refuse, setup_context=_save_nothing)
+torch.library.register_vmap(_operator, _vmap(_operator))
+torch.library.register_vmap(_backward_operator, _vmap(_backward_operator))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ._compile import compiled, inlined
 from .philox import words
 
 ROUNDS = 8
@@ -17,6 +18,32 @@ def round_keys(seed, stream, idents):
 def half_bits(n):
     """Return the smallest ``h >= 1`` with ``4**h >= n``: the width in bits of a Feistel half."""
     return max(1, ((n - 1).bit_length() + 1) // 2)
+
+
+@inlined
+def _feistel(position, half, keys):
+    """Run the eight rounds once: uint64 in ``[0, 4**half)`` to the same range; keys are 8 uint32."""
+    mask = np.uint32((np.uint64(1) << half) - np.uint64(1))
+    left, right = np.uint32(position >> half), np.uint32(position) & mask
+    for key in keys:
+        f = np.uint32((right ^ key) * _FACTORS[0])
+        f = np.uint32((f ^ (f >> _SHIFTS[0])) * _FACTORS[1])
+        f = np.uint32(f ^ (f >> _SHIFTS[1]))
+        left, right = right, np.uint32(left ^ (f & mask))
+    return (np.uint64(left) << half) | np.uint64(right)
+
+
+@compiled
+def _permute(positions, n, half, keys):
+    """Replace positions, uint64 [K, P] in ``[0, n)``, by way of keys uint32 [K, 8]."""
+    for k in range(len(positions)):
+        row = positions[k]
+        key = keys[k, 0], keys[k, 1], keys[k, 2], keys[k, 3], keys[k, 4], keys[k, 5], keys[k, 6], keys[k, 7]
+        for p in range(len(row)):  # once for all, in vector instructions
+            row[p] = _feistel(row[p], half, key)
+        for p in range(len(row)):
+            while row[p] >= n:
+                row[p] = _feistel(row[p], half, key)
 
 
 def permute(index, n, keys):
@@ -45,24 +72,10 @@ def permute(index, n, keys):
     if index.size and (index.min() < 0 or index.max() >= n):
         raise ValueError(f"index must be from 0 to n - 1 = {n - 1}, got {index.min()} to {index.max()}")
     shape = np.broadcast_shapes(index.shape, keys.shape[:-1])
-    h = half_bits(n)
-    # At least one axis: NumPy warns when a scalar wraps around, and an array wraps silently as meant.
-    result = np.broadcast_to(_feistel(np.atleast_1d(index).astype(np.uint64), h, keys), shape or (1,)).copy()
-    outside = result >= np.uint64(n)
-    while outside.any():
-        result[outside] = _feistel(result[outside], h, np.broadcast_to(keys, (*result.shape, ROUNDS))[outside])
-        outside = result >= np.uint64(n)
-    return result.reshape(shape).astype(np.int64)
-
-
-def _feistel(index, h, keys):
-    """Run the eight rounds once: uint64 in [0, 4**h) to the same range."""
-    mask = np.uint32(2**h - 1)
-    left, right = (index >> np.uint64(h)).astype(np.uint32), (index & np.uint64(mask)).astype(np.uint32)
-    for i in range(ROUNDS):
-        f = (right ^ keys[..., i]) * _FACTORS[0]
-        f ^= f >> _SHIFTS[0]
-        f *= _FACTORS[1]
-        f ^= f >> _SHIFTS[1]
-        left, right = right, left ^ (f & mask)
-    return (left.astype(np.uint64) << np.uint64(h)) | right
+    if not index.size or 0 in shape:
+        return np.empty(shape, np.int64)
+    columns = shape[-1] if shape and (keys.ndim == 1 or keys.shape[-2] == 1) else 1  # positions with the same keys
+    positions = np.broadcast_to(index, shape).astype(np.uint64, order="C").reshape(-1, columns)
+    keys = np.broadcast_to(keys, (*shape, ROUNDS)).reshape(-1, columns, ROUNDS)[:, 0]
+    _permute(positions, np.uint64(n), np.uint64(half_bits(n)), np.ascontiguousarray(keys))
+    return positions.astype(np.int64).reshape(shape)

@@ -4,10 +4,10 @@ from enum import IntEnum
 
 import numpy as np
 
-_LOW = np.uint64(0xFFFFFFFF)
-_SHIFT = np.uint64(32)
-_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+from ._compile import compiled, inlined
+
+_FACTORS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_KEY_STEPS = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 _ROUNDS = 10
 
 
@@ -31,26 +31,38 @@ def require_seed(seed):
         raise ValueError(f"seed must be from 0 to 2**64 - 1, got {seed}; choose a smaller or a non-negative one")
 
 
-def philox4x32(counter, key):
-    """Encrypt counters with Philox4x32-10.
+@inlined
+def _high(x):
+    return np.uint32(x >> np.uint64(32))
 
-    Args:
-        counter: uint32 [..., 4].
-        key: Two ints of 32 bits.
 
-    Returns:
-        uint32 [..., 4], equal to Random123's ``philox4x32(10, counter, key)``.
+@inlined
+def philox4x32(c0, c1, c2, c3, k0, k1):
+    """Encrypt a counter of four words with a key of two, all uint32, to four words.
+
+    Equal to Random123's ``philox4x32(10, counter, key)``.
 
     Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011.
     """
-    c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
-    k0, k1 = key
     for _ in range(_ROUNDS):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1 = (p1 >> _SHIFT) ^ c1 ^ np.uint64(k0), p1 & _LOW
-        c2, c3 = (p0 >> _SHIFT) ^ c3 ^ np.uint64(k1), p0 & _LOW
-        k0, k1 = (k0 + _KEY_STEPS[0]) & 0xFFFFFFFF, (k1 + _KEY_STEPS[1]) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+        p0, p1 = np.uint64(c0) * _FACTORS[0], np.uint64(c2) * _FACTORS[1]
+        c0, c1 = np.uint32(_high(p1) ^ c1 ^ k0), np.uint32(p1)
+        c2, c3 = np.uint32(_high(p0) ^ c3 ^ k1), np.uint32(p0)
+        k0, k1 = np.uint32(k0 + _KEY_STEPS[0]), np.uint32(k1 + _KEY_STEPS[1])
+    return c0, c1, c2, c3
+
+
+@compiled
+def _fill(out, seed, stream, idents):
+    blocks = out.shape[1]
+    x, y = np.empty(blocks, np.uint32), np.empty(blocks, np.uint32)
+    z, w = np.empty(blocks, np.uint32), np.empty(blocks, np.uint32)
+    for n in range(len(idents)):
+        low, high, k0, k1 = np.uint32(idents[n]), _high(idents[n]), np.uint32(seed), _high(seed)
+        for b in range(blocks):  # a row for each word: several blocks at once in vector instructions
+            x[b], y[b], z[b], w[b] = philox4x32(np.uint32(b), stream, low, high, k0, k1)
+        for b in range(blocks):
+            out[n, b, 0], out[n, b, 1], out[n, b, 2], out[n, b, 3] = x[b], y[b], z[b], w[b]
 
 
 def words(seed, stream, idents, blocks):
@@ -73,9 +85,6 @@ def words(seed, stream, idents, blocks):
     """
     require_seed(seed)
     idents = np.atleast_1d(np.asarray(idents)).astype(np.uint64)
-    counter = np.empty((len(idents), blocks, 4), np.uint32)
-    counter[..., 0] = np.arange(blocks)
-    counter[..., 1] = stream
-    counter[..., 2] = (idents & _LOW)[:, None]
-    counter[..., 3] = (idents >> _SHIFT)[:, None]
-    return philox4x32(counter, (int(seed) & 0xFFFFFFFF, int(seed) >> 32))
+    out = np.empty((len(idents), blocks, 4), np.uint32)
+    _fill(out, np.uint64(seed), np.uint32(stream), idents)
+    return out

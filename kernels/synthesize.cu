@@ -1,76 +1,155 @@
-// synthesize: one thread works on 16 consecutive pixels of a sample (one Philox block of alpha bytes),
-// a thread block on one sample. synthesize.py states the formula; the order of operations here is the same.
+// synthesize: a thread block works on consecutive pixels of one sample, a thread on a run that fills 16 bytes of a plane.
+// synthesize.py states the formula; the order of operations here is the same.
 
-// Channel c of a pixel after the colour matrix of its view, 0..255.
-__device__ inline float colored(const unsigned char* rgb,  // [3]
-                                const float* color,        // [3, 3] or null
-                                int c) {
-    if (!color) return rgb[c];
-    const float* row = color + 3 * c;
-    return fminf(fmaxf(row[0] * rgb[0] + row[1] * rgb[1] + row[2] * rgb[2], 0.0f), 255.0f);
+const unsigned int RUN = 16 / sizeof(Number), CHANNELS = 6;
+
+typedef Run<Number, RUN> Values;
+typedef Run<Byte, RUN> Bytes;
+
+// What the pixels of a cell have in common.
+struct alignas(4 * sizeof(Number)) Cell {
+    Number one_hot[3];  // background, unknown, foreground
+    Byte state;
+    Byte alpha;  // but in mode "pixel" each pixel of an unknown cell has its own
+};
+
+__device__ inline Cell draw_cell(unsigned int index, const Cells& cells, const unsigned int* keys, bool by_cell,
+                                 unsigned long long seed, unsigned long long id) {
+    Cell cell;
+    cell.state = cell_state(index, cells, keys);
+    cell.alpha = alpha_value(cell.state, by_cell ? noise_byte(seed, ALPHA_BLOCK, id, index) : 0);
+    for (int c = 0; c < 3; ++c) store(cell.state == c ? 1.0f : 0.0f, &cell.one_hot[c]);
+    return cell;
 }
 
-extern "C" __global__ void synthesize(const unsigned char* __restrict__ views,  // [N, H, W, 3]
-                                      const long long* __restrict__ ids,        // [N]
-                                      const float* __restrict__ color,          // [N, 3, 3] or null
-                                      Number* __restrict__ input,               // [N, 6, H, W] or [N, H, W, 6]
-                                      Number* __restrict__ alpha,               // [N, 1, H, W]
-                                      Number* __restrict__ contrast,            // [N, 1, H, W]
-                                      unsigned char* __restrict__ trimap,       // [N, 1, H, W]
-                                      long long* __restrict__ pairing,          // [N]
-                                      unsigned long long seed, long long samples,
-                                      long long tiles,  // thread blocks of a sample
-                                      long long height, long long width,
-                                      long long cell,  // side in pixels
-                                      long long columns, long long cells, long long half_bits, long long unknown,
-                                      long long foreground,
-                                      long long by_cell,          // 1: an alpha for each cell; 0: for each pixel
-                                      long long channels_last) {  // 1: input is [N, H, W, 6]
-    const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
-    __shared__ unsigned int keys[8];
-    __shared__ long long partner;
-    const long long sample = blockIdx.x / tiles, pixels = height * width;
-    if (threadIdx.x == 0) {
-        round_keys(seed, TRIMAP, ids[sample], keys);
+// byte / 255, rounded as a division is: test_cuda_source.py compares all 256
+__device__ inline float alpha_of_byte(unsigned int byte) {
+    const float inverse = 1.0f / 255.0f, nearly = (float)byte * inverse;
+    return __fmaf_rn(__fmaf_rn(-255.0f, nearly, (float)byte), inverse, nearly);
+}
+
+struct Color {
+    float rows[3][3];
+};
+
+// A colour matrix of [N, 3, 3], or the identity, from bytes to 0..1.
+__device__ inline Color color_of(const float* color, unsigned int view) {
+    Color result;
+#pragma unroll
+    for (unsigned int i = 0; i < 9; ++i)
+        result.rows[i / 3][i % 3] = (color ? color[9ll * view + i] : i % 4 ? 0.0f : 1.0f) * (1.0f / 255.0f);
+    return result;
+}
+
+// Channel c of pixel k of a run after the colour matrix of its view, 0..1.
+__device__ inline float colored(const Bytes rgb[3], unsigned int k, const Color& color, unsigned int c) {
+    float value[3];
+#pragma unroll
+    for (unsigned int i = 0; i < 3; ++i) value[i] = rgb[(3 * k + i) / RUN].values[(3 * k + i) % RUN];
+    const float* const row = color.rows[c];
+    return __saturatef(__fmaf_rn(row[2], value[2], __fmaf_rn(row[1], value[1], row[0] * value[0])));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 4)  // 4 blocks at a time: at most 128 registers
+    synthesize(const Byte* __restrict__ views,     // [N, H, W, 3]
+               const long long* __restrict__ ids,  // [N]
+               const float* __restrict__ color,    // [N, 3, 3] or null
+               Number* __restrict__ input,         // [N, 6, H, W] or [N, H, W, 6]
+               Number* __restrict__ alpha,         // [N, 1, H, W]
+               Number* __restrict__ contrast,      // [N, 1, H, W]
+               Byte* __restrict__ trimap,          // [N, 1, H, W]
+               long long* __restrict__ pairing,    // [N]
+               unsigned long long seed, long long samples, long long height, long long width,
+               long long side,  // of a cell in pixels
+               long long columns, long long total, long long half_bits, long long unknown, long long foreground,
+               long long by_cell,          // 1: an alpha for each cell; 0: for each pixel
+               long long channels_last) {  // 1: input is [N, H, W, 6]
+    const float scale[3] = {1.0f / 0.229f, 1.0f / 0.224f, 1.0f / 0.225f};           // 1 / std
+    const float shift[3] = {-0.485f / 0.229f, -0.456f / 0.224f, -0.406f / 0.225f};  // -mean / std
+    __shared__ unsigned int keys[8], partner;
+    __shared__ Cell table[THREADS * RUN];
+    __shared__ Values staged[CHANNELS * THREADS];  // of the input, for channels_last
+
+    // The same part of all samples at about the same time: a view is read twice, the second time from the L2 cache.
+    const unsigned int sample = blockIdx.x % (unsigned int)samples, pixels = (unsigned int)(height * width);
+    const unsigned int start = blockIdx.x / (unsigned int)samples * blockDim.x * RUN;
+    const unsigned int end = min(start + blockDim.x * RUN, pixels);
+    const unsigned int first = start + threadIdx.x * RUN, count = first < end ? min(end - first, RUN) : 0;
+    const long long before = (long long)pixels * sample;  // pixels of the samples before
+    const bool aligned = pixels % RUN == 0 && ((unsigned long long)views | (unsigned long long)trimap) % RUN == 0 &&
+                         ((unsigned long long)input | (unsigned long long)alpha | (unsigned long long)contrast) % 16 == 0;
+    const unsigned long long id = ids[sample];
+    const Cells cells = {(unsigned int)side,      (unsigned int)columns, (unsigned int)total,
+                         (unsigned int)half_bits, (unsigned int)unknown, (unsigned int)foreground};
+
+    if (threadIdx.x < 2) draw_keys(seed, TRIMAP, id, threadIdx.x, keys);
+    if (threadIdx.x == blockDim.x - 1) {  // in another warp: at the same time
         // s = 1 + word0 % (N - 1), of the batch's first id
-        partner = (sample + 1 + philox(seed, PAIRING, ids[0], 0).x % (samples - 1)) % samples;
+        const unsigned int s = 1 + philox(seed, PAIRING, ids[0], 0).x % (unsigned int)(samples - 1);
+        partner = (sample + s) % (unsigned int)samples;
     }
     __syncthreads();
-
-    const long long first = 16 * (blockIdx.x % tiles * blockDim.x + threadIdx.x), end = min(first + 16, pixels);
-    if (first == 0) pairing[sample] = partner;
-    const unsigned char* const fg = views + 3 * pixels * sample;
-    const unsigned char* const bg = views + 3 * pixels * partner;
-    const float* const fg_color = color ? color + 9 * sample : color;
-    const float* const bg_color = color ? color + 9 * partner : color;
-    const long long pixel_stride = channels_last ? 6 : 1, channel_stride = channels_last ? 1 : pixels;
-
-    Noise noise = {-1};
-    long long index = -1;  // of the last pixel's cell
-    State state = BACKGROUND;
-    for (long long p = first; p < end; ++p) {
-        const long long new_index = p / width / cell * columns + p % width / cell;
-        if (new_index != index) {
-            index = new_index;
-            state = cell_state(index, cells, (int)half_bits, unknown, foreground, keys);
-        }
-        const Stream stream = by_cell ? ALPHA_BLOCK : ALPHA_PIXEL;
-        const unsigned int byte = noise_byte(noise, seed, stream, ids[sample], by_cell ? index : p);
-        const float a = alpha_value(state, byte) / 255.0f;
-
-        Number* const out = input + 6 * pixels * sample + p * pixel_stride;
-        float sum = 0.0f;
-        for (int c = 0; c < 3; ++c) {
-            const float f = colored(fg + 3 * p, fg_color, c), b = colored(bg + 3 * p, bg_color, c);
-            // input_c = ((a F + (1 - a) B) / 255 - mean_c) / std_c
-            store(((a * f + (1.0f - a) * b) / 255.0f - mean[c]) / std[c], &out[c * channel_stride]);
-            // contrast = sum_c |F - B| / (255 std_c)
-            sum += fabsf(f - b) / (255.0f * std[c]);
-            // channels 3, 4, 5: one-hot background, unknown, foreground
-            store(state == c ? 1.0f : 0.0f, &out[(3 + c) * channel_stride]);
-        }
-        store(a, &alpha[pixels * sample + p]);
-        store(sum, &contrast[pixels * sample + p]);
-        trimap[pixels * sample + p] = state;
+    const Table range = table_of(start, end, (unsigned int)width, cells, blockDim.x * RUN, RUN);
+    for (unsigned int i = threadIdx.x; i < range.count; i += blockDim.x) {
+        const unsigned int index = range.first + i;
+        const unsigned int cell = range.by_pixel ? cell_of(index, (unsigned int)width, cells) : index;
+        table[i] = draw_cell(cell, cells, keys, by_cell, seed, id);
     }
+    __syncthreads();
+    if (first == 0) pairing[sample] = partner;
+
+    Values planes[CHANNELS], alphas, contrasts;
+    Bytes states;
+    if (count) {
+        Bytes fg[3], bg[3];
+        for (unsigned int i = 0; i < 3; ++i) {
+            const unsigned int at = i * RUN, left = 3 * count > at ? 3 * count - at : 0;
+            fg[i] = load_run<RUN>(views + 3 * (before + first) + at, left, aligned);
+            bg[i] = load_run<RUN>(views + 3 * ((long long)pixels * partner + first) + at, left, aligned);
+        }
+        const Color over = color_of(color, sample), under = color_of(color, partner);
+        const Words noise = philox(seed, ALPHA_PIXEL, id, first / 16);
+        Place place = place_of(first, (unsigned int)width, cells, range);
+#pragma unroll
+        for (unsigned int k = 0; k < RUN; ++k) {
+            const Cell cell = table[place.entry];  // also where k >= count, of which nothing is stored
+            step(place);
+            const bool noisy = cell.state == UNKNOWN && !by_cell;
+            const unsigned int byte = word(noise, first % 16 / 4 + k / 4) >> 8 * (k % 4) & 0xFFu;
+            const float a = alpha_of_byte(noisy ? byte : cell.alpha);
+            float sum = 0.0f;
+#pragma unroll
+            for (unsigned int c = 0; c < 3; ++c) {
+                const float f = colored(fg, k, over, c), b = colored(bg, k, under, c), difference = f - b;
+                // input_c = (B + a (F - B) - mean_c) / std_c
+                store(__fmaf_rn(__fmaf_rn(a, difference, b), scale[c], shift[c]), &planes[c].values[k]);
+                // contrast = sum_c |F - B| / std_c
+                sum = c ? __fmaf_rn(fabsf(difference), scale[c], sum) : fabsf(difference) * scale[c];
+            }
+            store(a, &alphas.values[k]);
+            store(sum, &contrasts.values[k]);
+#pragma unroll
+            for (unsigned int c = 0; c < 3; ++c) planes[3 + c].values[k] = cell.one_hot[c];
+            states.values[k] = cell.state;
+        }
+        store_run(alphas, alpha + before + first, count, aligned);
+        store_run(contrasts, contrast + before + first, count, aligned);
+        store_run(states, trimap + before + first, count, aligned);
+    }
+    if (!channels_last) {
+        for (unsigned int c = 0; c < CHANNELS && count; ++c)
+            store_run(planes[c], input + CHANNELS * before + (long long)c * pixels + first, count, aligned);
+        return;
+    }
+    // A thread's pixels lie side by side, but 16-byte accesses of neighbouring threads would lie apart: put them
+    // together in shared memory, then copy in order.
+    for (unsigned int i = 0; i < CHANNELS; ++i)
+        for (unsigned int k = 0; k < RUN; ++k)
+            staged[CHANNELS * threadIdx.x + i].values[k] =
+                planes[(i * RUN + k) % CHANNELS].values[(i * RUN + k) / CHANNELS];
+    __syncthreads();
+    Number* const out = input + CHANNELS * (before + start);
+    const unsigned int length = CHANNELS * (end - start);
+    for (unsigned int i = threadIdx.x; i * RUN < length; i += blockDim.x)
+        store_run(staged[i], out + i * RUN, length - i * RUN, aligned);
 }

@@ -1,25 +1,40 @@
-// random_trimap: one thread fills one cell, a thread block works on one sample.
+// random_trimap: a thread block works on consecutive pixels of one sample, a thread on 16 of them.
+
+const unsigned int RUN = 16;
 
 extern "C" __global__ void random_trimap(const long long* __restrict__ ids,   // [N]
-                                         unsigned char* __restrict__ trimap,  // [N, H, W]
+                                         Byte* __restrict__ trimap,           // [N, H, W]
                                          unsigned long long seed,
                                          long long tiles,  // thread blocks of a sample
                                          long long height, long long width,
-                                         long long cell,  // side in pixels
-                                         long long columns, long long cells, long long half_bits, long long unknown,
+                                         long long side,  // of a cell in pixels
+                                         long long columns, long long total, long long half_bits, long long unknown,
                                          long long foreground) {
     __shared__ unsigned int keys[8];
-    const long long sample = blockIdx.x / tiles;
-    if (threadIdx.x == 0) round_keys(seed, TRIMAP, ids[sample], keys);
+    __shared__ Byte table[THREADS * RUN];
+    const unsigned int sample = blockIdx.x / (unsigned int)tiles, pixels = (unsigned int)(height * width);
+    const unsigned int start = blockIdx.x % (unsigned int)tiles * blockDim.x * RUN;
+    const unsigned int end = min(start + blockDim.x * RUN, pixels), first = start + threadIdx.x * RUN;
+    const Cells cells = {(unsigned int)side,      (unsigned int)columns, (unsigned int)total,
+                         (unsigned int)half_bits, (unsigned int)unknown, (unsigned int)foreground};
+    if (threadIdx.x < 2) draw_keys(seed, TRIMAP, ids[sample], threadIdx.x, keys);
     __syncthreads();
+    const Table range = table_of(start, end, (unsigned int)width, cells, blockDim.x * RUN, RUN);
+    for (unsigned int i = threadIdx.x; i < range.count; i += blockDim.x) {
+        const unsigned int index = range.first + i;
+        const unsigned int cell = range.by_pixel ? cell_of(index, (unsigned int)width, cells) : index;
+        table[i] = (Byte)cell_state(cell, cells, keys);
+    }
+    __syncthreads();
+    if (first >= end) return;
 
-    const long long index = blockIdx.x % tiles * blockDim.x + threadIdx.x;
-    if (index >= cells) return;
-    const State state = cell_state(index, cells, (int)half_bits, unknown, foreground, keys);
-
-    // cells at the right and lower border are cut
-    const long long top = index / columns * cell, left = index % columns * cell;
-    const long long bottom = min(top + cell, height), right = min(left + cell, width);
-    for (long long y = top; y < bottom; ++y)
-        for (long long x = left; x < right; ++x) trimap[(sample * height + y) * width + x] = state;
+    Run<Byte, RUN> states;
+    Place place = place_of(first, (unsigned int)width, cells, range);
+#pragma unroll
+    for (unsigned int k = 0; k < RUN; ++k) {
+        states.values[k] = table[place.entry];  // also behind the end, where nothing is stored
+        step(place);
+    }
+    store_run(states, trimap + (long long)pixels * sample + first, end - first,
+              pixels % RUN == 0 && (unsigned long long)trimap % RUN == 0);
 }

@@ -1,17 +1,21 @@
 """Random trimaps: square cells, of which exact shares are unknown, foreground and background."""
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from . import _checks
+from ._compile import compiled, for_each_part
 from ._launch import THREADS, launch
+from ._operator import register
 from .permutation import half_bits, permute, round_keys
 from .philox import Stream
 
 BACKGROUND, UNKNOWN, FOREGROUND = range(3)
+RUN = 16  # pixels of one CUDA thread
 
 
 def random_trimap(ids, seed, size, cell=7, unknown=0.75, foreground=0.125):
@@ -31,7 +35,8 @@ def random_trimap(ids, seed, size, cell=7, unknown=0.75, foreground=0.125):
         uint8 [N, H, W] on the device of ``ids``: 0 background, 1 unknown, 2 foreground.
 
     Raises:
-        TypeError: ``ids`` is not an int64 tensor, ``seed`` not an int, or ``size`` not a pair.
+        TypeError: ``ids`` is not an int64 tensor, ``seed`` or ``cell`` not an int, a share not a number, or ``size``
+            not a pair of ints.
         ValueError: ``ids`` is not [N], the image is empty, ``cell`` is below 1 or larger than the image, a share is
             outside 0..1 or the two add up to more than 1, the seed is out of range, or a CPU id is negative.
         RuntimeError: ``ids`` is a CUDA tensor, and CuPy is missing or the GPU too old.
@@ -42,7 +47,7 @@ def random_trimap(ids, seed, size, cell=7, unknown=0.75, foreground=0.125):
     height, width = _checks.as_height_and_width(size)
     _checks.require_size(height, width, cell)
     _checks.require_shares(unknown, foreground)
-    return _random_trimap(ids, _checks.seed_as_int64(seed), height, width, cell, unknown, foreground)
+    return _operator(ids, _checks.seed_as_int64(seed), height, width, cell, unknown, foreground)
 
 
 class Cells(NamedTuple):
@@ -50,59 +55,74 @@ class Cells(NamedTuple):
 
     rows: int
     columns: int
+    total: int
+    half_bits: int  # of the permutation of the cells
     unknown: int
     foreground: int
 
-    @property
-    def total(self):
-        return self.rows * self.columns
 
-
+@cache
 def count_cells(height, width, cell, unknown, foreground):
     """Count the cells; in double precision on the host, so that every device works with the same integers."""
     rows, columns = -(-height // cell), -(-width // cell)
     total = rows * columns  # exact, so that a share is rounded once
-    return Cells(rows, columns, math.floor(unknown * total + 0.5), math.floor(foreground * total + 0.5))
+    shares = (math.floor(share * total + 0.5) for share in (unknown, foreground))
+    return Cells(rows, columns, total, half_bits(total), *shares)
 
 
-def trimap_reference(ids, seed, height, width, cell, unknown, foreground):
-    """Draw the trimaps in NumPy: int64 [N] to uint8 [N, H, W]."""
-    cells = count_cells(height, width, cell, unknown, foreground)
-    trimap = np.empty((len(ids), height, width), np.uint8)
-    for i, keys in enumerate(round_keys(seed, Stream.TRIMAP, ids)):
-        order = permute(np.arange(cells.total), cells.total, keys)
-        state = np.full(cells.total, BACKGROUND, np.uint8)
-        state[order < cells.unknown + cells.foreground] = FOREGROUND
-        state[order < cells.unknown] = UNKNOWN
-        trimap[i] = spread(state.reshape(cells.rows, cells.columns), cell, height, width)
-    return trimap
+def fill_trimaps(trimap, ids, seed, cell, unknown, foreground):
+    """Draw trimaps on the CPU: int64 [N] into uint8 [N, H, W]."""
+    cells = count_cells(*trimap.shape[1:], cell, unknown, foreground)
+    keys = round_keys(seed, Stream.TRIMAP, ids)
+    order = permute(np.arange(cells.total), cells.total, keys[:, None])
+    _spread(order, cells.unknown, cells.foreground, cell, cells.columns, trimap)
 
 
-def spread(grid, cell, height, width):
-    """Give each pixel its cell's value: [rows, columns] to [H, W]; cells at the right and lower border are cut."""
-    return grid.repeat(cell, axis=0)[:height].repeat(cell, axis=1)[:, :width]
+@compiled
+def _spread(order, unknown, foreground, cell, columns, trimap):
+    """Give each pixel the state of its cell; cells at the right and lower border are cut."""
+    samples, height, width = trimap.shape
+    for n in range(samples):
+        for y in range(height):
+            if y % cell:
+                trimap[n, y] = trimap[n, y - 1]
+                continue
+            for column in range(columns):
+                position = order[n, y // cell * columns + column]
+                state = FOREGROUND if position < unknown + foreground else BACKGROUND
+                if position < unknown:
+                    state = UNKNOWN
+                for x in range(column * cell, min(column * cell + cell, width)):
+                    trimap[n, y, x] = state
 
 
-@torch.library.custom_op("dptmat::random_trimap", mutates_args=(), device_types="cpu")
 def _random_trimap(
     ids: torch.Tensor, seed: int, height: int, width: int, cell: int, unknown: float, foreground: float
 ) -> torch.Tensor:
     _checks.require_non_negative(ids)
-    return torch.from_numpy(trimap_reference(ids.numpy(), seed % 2**64, height, width, cell, unknown, foreground))
+    trimap = np.empty((len(ids), height, width), np.uint8)
+    ids = ids.numpy()
+
+    def work(part):
+        fill_trimaps(trimap[part], ids[part], seed % 2**64, cell, unknown, foreground)
+
+    for_each_part(work, len(ids))
+    return torch.from_numpy(trimap)
 
 
-@_random_trimap.register_kernel("cuda")
 def _random_trimap_cuda(ids, seed, height, width, cell, unknown, foreground):
     cells = count_cells(height, width, cell, unknown, foreground)
-    trimap = ids.new_empty((len(ids), height, width), dtype=torch.uint8)
-    tiles = -(-cells.total // THREADS)  # thread blocks of a sample; a thread fills one cell
+    trimap = _random_trimap_fake(ids, seed, height, width, cell, unknown, foreground)
+    tiles = -(-height * width // (RUN * THREADS))  # thread blocks of a sample
     launch(
         "trimap", "random_trimap", len(ids) * tiles, ids.contiguous(), trimap, seed, tiles, height, width, cell,
-        cells.columns, cells.total, half_bits(cells.total), cells.unknown, cells.foreground,
+        cells.columns, cells.total, cells.half_bits, cells.unknown, cells.foreground,
     )  # fmt: skip
     return trimap
 
 
-@_random_trimap.register_fake
 def _random_trimap_fake(ids, seed, height, width, cell, unknown, foreground):
     return ids.new_empty((len(ids), height, width), dtype=torch.uint8)
+
+
+_operator = register("random_trimap", _random_trimap, _random_trimap_cuda, _random_trimap_fake)

@@ -37,6 +37,7 @@ SHIM = """
 #define __global__
 #define __device__
 #define __shared__ static
+#define __launch_bounds__(threads, blocks)
 #define __syncthreads() barrier->arrive_and_wait()
 
 struct Index { unsigned int x; };
@@ -47,6 +48,17 @@ using std::min;
 
 static unsigned int __float_as_uint(float x) { unsigned int y; std::memcpy(&y, &x, 4); return y; }
 static float __uint_as_float(unsigned int x) { float y; std::memcpy(&y, &x, 4); return y; }
+static float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
+static float __saturatef(float x) { return std::fmin(std::fmax(x, 0.0f), 1.0f); }
+
+// What a GPU has an instruction for; g++ converts by itself.
+static float float_of_half(unsigned short bits) { _Float16 x; std::memcpy(&x, &bits, 2); return (float)x; }
+static unsigned short half_of_float(float x) {
+    _Float16 y = (_Float16)x;
+    unsigned short bits;
+    std::memcpy(&bits, &y, 2);
+    return bits;
+}
 
 template <typename... Args, std::size_t... I>
 void run(void (*kernel)(Args...), std::index_sequence<I...>, long long blocks, const long long* args) {
@@ -108,7 +120,17 @@ def library():
     with tempfile.TemporaryDirectory() as folder:
         text, built = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
         text.write_text("\n".join([SHIM, *units]))
-        options = ["-std=c++20", "-O0", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread"]
+        options = [
+            "-std=c++20",
+            "-O0",
+            "-ffp-contract=off",
+            "-Wall",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-shared",
+            "-fPIC",
+            "-pthread",
+        ]
         if SANITIZE:
             options += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
         subprocess.run(["g++", *options, str(text), "-o", str(built)], check=True)

@@ -1,6 +1,7 @@
 """The CUDA source itself: run as host C++ against the reference, compiled by NVRTC, and run on a GPU where one is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from dptmat.kernels import _launch, composite, random_alpha, random_trimap, synthesize
 from dptmat.kernels._checks import seed_as_int64
+from dptmat.kernels.composite import FLOATS
 
 trimap_module, alpha_module, composite_module, synthesize_module = (
     sys.modules[f"dptmat.kernels.{stem}"] for stem, _, _ in cuda_host.KERNELS
@@ -20,6 +22,7 @@ trimap_module, alpha_module, composite_module, synthesize_module = (
 # (samples, height, width, cell): one pixel; no multiples of 7, 16 or a thread block; several of these a sample
 SHAPES = [(2, 1, 1, 1), (3, 5, 9, 7), (2, 33, 31, 7), (5, 16, 16, 4), (2, 70, 71, 1), (2, 1, 5000, 64), (2, 91, 90, 91)]
 SEEDS = [0, 2**64 - 1]
+NAMES = "input", "alpha", "contrast", "trimap", "pairing"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_host_trimap_and_alpha(on_host, samples, height, width, cell, seed):
     trimap = trimap_module._random_trimap_cuda(ids, signed, height, width, cell, 0.6, 0.3)
     assert_equal_bits(trimap, random_trimap(ids, seed, (height, width), cell, 0.6, 0.3))
     for mode in ("pixel", "block"):
-        alpha = alpha_module._random_alpha_cuda(trimap, ids, signed, mode, cell)
+        alpha = alpha_module._random_alpha_cuda(trimap, ids, signed, mode == "block", cell)
         assert_equal_bits(alpha, random_alpha(trimap, ids, seed, mode, cell))
 
 
@@ -71,23 +74,73 @@ def test_host_synthesize(on_host, samples, height, width, cell, dtype, mode):
     for seed, matrices, channels_last in ((SEEDS[0], color, False), (SEEDS[1], None, True)):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         ours = synthesize_module._synthesize_cuda(
-            views, ids, seed_as_int64(seed), matrices, cell, 0.75, 0.125, mode, dtype, channels_last
+            views, ids, seed_as_int64(seed), matrices, cell, 0.75, 0.125, mode == "block", dtype, channels_last
         )
         reference = synthesize(views, ids, seed, matrices, cell=cell, mode=mode, dtype=dtype, memory_format=layout)
-        for name, tensor in zip(("input", "alpha", "contrast", "trimap", "pairing"), ours, strict=True):
+        for name, tensor in zip(NAMES, ours, strict=True):
             assert_equal_bits(tensor, getattr(reference, name))
 
 
-@pytest.mark.parametrize("dtype", list(_launch.NUMBERS))
-def test_host_composite_and_gradient(on_host, dtype):
+def test_host_takes_views_that_start_anywhere(on_host):
+    """Whole runs of 16 bytes, but not at multiples of 16: a slice of a larger tensor."""
+    views, ids, color = draw(3, 16, 16)
+    shifted = torch.empty(views.numel() + 1, dtype=torch.uint8)[1:].view_as(views).copy_(views)
+    for dtype in (torch.float32, torch.float16):
+        ours = synthesize_module._synthesize_cuda(shifted, ids, 9, color, 7, 0.75, 0.125, False, dtype, False)
+        assert_equal_bits(ours[0], synthesize(views, ids, 9, color, dtype=dtype).input)
+    trimap = torch.empty(3 * 256 + 1, dtype=torch.uint8)[1:].view(3, 16, 16).fill_(1)
+    alpha = alpha_module._random_alpha_cuda(trimap, ids, 9, False, 7)
+    assert_equal_bits(alpha, random_alpha(trimap, ids, 9))
+
+
+def test_host_alpha_of_every_byte_is_a_division(on_host):
+    ids = torch.arange(2)
+    batch = synthesize_module._synthesize_cuda(
+        torch.zeros(2, 64, 64, 3, dtype=torch.uint8), ids, 0, None, 7, 1.0, 0.0, False, torch.float32, False
+    )
+    alpha = random_alpha(torch.ones(2, 64, 64, dtype=torch.uint8), ids, 0)
+    assert len(alpha.unique()) == 256
+    assert torch.equal(batch[1][:, 0], alpha.float() / 255)
+
+
+def test_host_writes_over_what_is_given(on_host):
+    views, ids, color = draw(3, 20, 30)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        options = {"dtype": torch.float16, "memory_format": layout}
+        out = synthesize(views, ids, 5, **options)
+        outputs = [getattr(out, name) for name in NAMES]
+        synthesize_module._synthesize_out_cuda(views, ids, 6, color, 7, 0.75, 0.125, True, *outputs)
+        reference = synthesize(views, ids, 6, color, mode="block", **options)
+        for name in NAMES:
+            assert_equal_bits(getattr(out, name), getattr(reference, name))
+
+
+# (samples, height, width): odd; whole runs of every dtype; more than a thread block
+PLANES = [(3, 17, 31), (2, 4, 8), (2, 32, 64)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("samples", "height", "width"), PLANES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_host_composite_and_gradient(on_host, dtype, samples, height, width, channels):
     generator = torch.Generator().manual_seed(0)
-    fg, bg, grad = (torch.randn(3, 3, 17, 31, generator=generator).to(dtype) for _ in range(3))
-    alpha = torch.rand(3, 1, 17, 31, generator=generator).to(dtype)
+    fg, bg, grad = (torch.randn(samples, 3, height, width, generator=generator).to(dtype) for _ in range(3))
+    alpha = torch.rand(samples, channels, height, width, generator=generator).to(dtype)
     fg[0, 0, 0, :4] = torch.tensor([1e-7, 6e4, 7e4, float("inf")]).to(dtype)  # subnormal, largest, overflow in float16
     assert_equal_bits(composite_module._composite_cuda(fg, bg, alpha), composite(fg, bg, alpha))
     grads = composite_module._composite_backward_cuda(grad, fg, bg, alpha)
     for ours, reference in zip(grads, torch.ops.dptmat.composite_backward(grad, fg, bg, alpha), strict=True):
         assert_equal_bits(ours, reference)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("samples", "height", "width"), PLANES)
+def test_host_composite_of_bytes(on_host, samples, height, width, channels):
+    rng = np.random.default_rng(0)
+    fg, bg, alpha = (
+        torch.from_numpy(rng.integers(0, 256, (samples, c, height, width), np.uint8)) for c in (3, 3, channels)
+    )
+    assert_equal_bits(composite_module._composite_cuda(fg, bg, alpha), composite(fg, bg, alpha))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -123,19 +176,24 @@ def test_host_runs_are_clean_under_address_and_undefined_sanitizers(compiler):
 
 
 @pytest.mark.parametrize("architecture", [70, 75, 80, 86, 89, 90, 100, 120])
-def test_nvrtc_compiles_for(architecture):
+def test_nvrtc_compiles_without_spilling_registers_for(architecture):
     nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"NVRTC {nvrtc.getVersion()} does not compile for sm_{architecture}")
+    # -ftz=true is what CuPy adds; ptxas reports what each kernel uses
+    options = (*_launch.OPTIONS, "-ftz=true", f"--gpu-architecture=sm_{architecture}")
     for stem, kernels, dtypes in cuda_host.KERNELS:
         for dtype in dtypes:
             program = nvrtc.createProgram(_launch.source(stem, dtype), f"{stem}.cu", [], [])
-            # -ftz=true and C++17 are what CuPy adds
-            options = (*_launch.OPTIONS, "-ftz=true", "--std=c++17", f"--gpu-architecture=sm_{architecture}")
-            nvrtc.compileProgram(program, options)
-            cubin = nvrtc.getCUBIN(program)
-            assert all(kernel.encode() in cubin for kernel in kernels)
+            nvrtc.compileProgram(program, (*options, "--ptxas-options=--verbose"))
+            cubin, log = nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
             nvrtc.destroyProgram(program)
+            assert all(kernel.encode() in cubin for kernel in kernels)
+            used, spills = re.findall(r"Used (\d+) registers", log), re.findall(r"(\d+) bytes spill", log)
+            assert len(used) == len(kernels), log
+            assert set(spills) == {"0"}, log
+            # pytest -rP -k nvrtc shows this report
+            print(f"sm_{architecture} {stem} {_launch.NUMBERS[dtype]}: {', '.join(used)} registers, nothing spilled")
 
 
 def test_source_includes_no_file():
@@ -178,12 +236,12 @@ def test_gpu_trimap_alpha_and_synthesize(samples, height, width, cell, mode):
             options = {"cell": cell, "mode": mode, "dtype": dtype, "memory_format": layout}
             ours = synthesize(views.cuda(), ids.cuda(), seed, color.cuda(), **options)
             reference = synthesize(views, ids, seed, color, **options)
-            for name in ("input", "alpha", "contrast", "trimap", "pairing"):
+            for name in NAMES:
                 assert_equal_bits(getattr(ours, name).cpu(), getattr(reference, name))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", list(_launch.NUMBERS))
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_gpu_composite_and_gradient(dtype):
     fg, bg, grad = (torch.randn(3, 3, 17, 31).to(dtype) for _ in range(3))
     inputs = [x.requires_grad_() for x in (fg, bg, torch.rand(3, 1, 17, 31).to(dtype))]

@@ -15,6 +15,7 @@ from dptmat.kernels import composite, random_alpha, random_trimap, synthesize
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)
 EPS = torch.finfo(torch.float32).eps
+NAMES = "input", "alpha", "contrast", "trimap", "pairing"
 
 
 def draw(samples=3, height=30, width=45):
@@ -54,19 +55,23 @@ def test_equal_to_its_parts(mode, seed):
 def test_order_of_operations_is_the_documented_one():
     views, ids, color = draw()
     batch = synthesize(views, ids, 1, color)
-    f32 = np.float32
-    mean, std = [f32(0.485), f32(0.456), f32(0.406)], [f32(0.229), f32(0.224), f32(0.225)]
+    f32, byte = np.float32, np.float32(1) / np.float32(255)
+    scale = [f32(1) / f32(0.229), f32(1) / f32(0.224), f32(1) / f32(0.225)]
+    shift = [-f32(0.485) / f32(0.229), -f32(0.456) / f32(0.224), -f32(0.406) / f32(0.225)]
+
+    def fma(x, y, z):  # a product of two float32 is exact in float64
+        return f32(np.float64(x) * np.float64(y) + np.float64(z))
 
     def pixel(i, y, x):
-        m, rgb = color[i].numpy(), views[i, y, x].numpy().astype(f32)
-        return [min(max(m[c][0] * rgb[0] + m[c][1] * rgb[1] + m[c][2] * rgb[2], f32(0)), f32(255)) for c in range(3)]
+        m, (r, g, b) = color[i].numpy() * byte, views[i, y, x].numpy().astype(f32)
+        return [min(max(fma(m[c][2], b, fma(m[c][1], g, m[c][0] * r)), f32(0)), f32(1)) for c in range(3)]
 
     for n, y, x in zip([0, 1, 2] * 10, range(30), range(5, 35), strict=True):
         f, b, a = pixel(n, y, x), pixel(batch.pairing[n], y, x), f32(batch.alpha[n, 0, y, x].item())
-        expected = [((a * f[c] + (f32(1) - a) * b[c]) / f32(255) - mean[c]) / std[c] for c in range(3)]
+        expected = [fma(fma(a, f[c] - b[c], b[c]), scale[c], shift[c]) for c in range(3)]
         assert batch.input[n, :3, y, x].tolist() == expected
-        terms = [abs(f[c] - b[c]) / (f32(255) * std[c]) for c in range(3)]
-        assert batch.contrast[n, 0, y, x].item() == terms[0] + terms[1] + terms[2]
+        d = [abs(f[c] - b[c]) for c in range(3)]
+        assert batch.contrast[n, 0, y, x].item() == fma(d[2], scale[2], fma(d[1], scale[1], d[0] * scale[0]))
 
 
 def test_contrast_turns_an_error_of_alpha_into_the_composition_loss():
@@ -110,6 +115,49 @@ def test_dtype_rounds_once_and_layout_keeps_the_values(dtype, memory_format):
     assert batch.trimap.is_contiguous()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_out_is_written_over(dtype, memory_format):
+    views, ids, color = draw()
+    options = {"dtype": dtype, "memory_format": memory_format}
+    out = synthesize(views.flip(0), ids + 5, 8, **options)
+    places = [getattr(out, name).data_ptr() for name in NAMES]
+    expected = synthesize(views, ids, 3, color, **options)
+    assert synthesize(views, ids, 3, color, **options, out=out) is out
+    for name, place in zip(NAMES, places, strict=True):
+        assert torch.equal(getattr(out, name), getattr(expected, name))
+        assert getattr(out, name).data_ptr() == place
+
+
+def test_more_samples_than_one_part_and_any_number_of_threads():
+    views, ids, color = draw(samples=21, height=9, width=11)
+    threads = torch.get_num_threads()
+    try:
+        batches = []
+        for n in (1, 2, 5, 40):
+            torch.set_num_threads(n)
+            batches.append(synthesize(views, ids, 6, color))
+    finally:
+        torch.set_num_threads(threads)
+    image, alpha, contrast, trimap = parts(views, ids, 6, color)
+    torch.testing.assert_close(batches[0].input.double(), image, rtol=8 * EPS, atol=40 * EPS)
+    assert torch.equal(batches[0].trimap, trimap)
+    for batch in batches[1:]:
+        assert all(torch.equal(getattr(batch, name), getattr(batches[0], name)) for name in NAMES)
+
+
+def test_compiles_as_one_graph():
+    views, ids, color = draw(2, 14, 14)
+
+    def loss(views, ids, color):
+        batch = synthesize(views, ids, 2**63, color)
+        return (batch.input.mean() - batch.alpha).abs() * batch.contrast
+
+    torch.testing.assert_close(
+        torch.compile(loss, fullgraph=True, backend="aot_eager")(views, ids, color), loss(views, ids, color)
+    )
+
+
 def test_a_sample_does_not_depend_on_the_rest_of_the_batch():
     views, ids, _ = draw(samples=5)
     whole, part = synthesize(views, ids, 0), synthesize(views[3:], ids[3:], 0)
@@ -138,9 +186,11 @@ assert "cupy" not in sys.modules
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_operator_is_registered_rightly(channels_last):
     views, ids, color = draw(2, 10, 12)
-    args = (views, ids, -1, color, 7, 0.75, 0.125, "pixel", torch.bfloat16, channels_last)
+    args = (views, ids, -1, color, 7, 0.75, 0.125, False, torch.bfloat16, channels_last)
     torch.library.opcheck(torch.ops.dptmat.synthesize.default, args)
     torch.library.opcheck(torch.ops.dptmat.synthesize.default, (*args[:3], None, *args[4:]))
+    out = torch.ops.dptmat.synthesize(*args)
+    torch.library.opcheck(torch.ops.dptmat.synthesize_out.default, (*args[:8], *out))
 
 
 VIEWS, IDS, COLOR = draw()
@@ -158,12 +208,24 @@ BAD_CALLS = [
     (ValueError, r"color must have the shape \[3, 3, 3\], got \[3, 3, 4\]", {"color": torch.zeros(3, 3, 4)}),
     (ValueError, "views and color must be on one device", {"color": COLOR.to("meta")}),
     (ValueError, "cell must be from 1 to the image's longer side, 45 pixels, got 46", {"cell": 46}),
+    (ValueError, "cell must be from 1 to .*, got 0", {"cell": 0}),
+    (TypeError, "cell must be an int, got 2.5", {"cell": 2.5}),
+    (TypeError, "cell must be an int, got '7'", {"cell": "7"}),
     (ValueError, "unknown must be a share", {"unknown": 1.5}),
+    (ValueError, "foreground must be a share .*, got nan", {"foreground": float("nan")}),
+    (TypeError, "unknown must be a number, got '0.5'", {"unknown": "0.5"}),
     (ValueError, "must not add up to more than 1", {"unknown": 0.9}),
     (ValueError, "mode must be one of pixel, block", {"mode": "blocks"}),
     (ValueError, "seed must be from 0", {"seed": -1}),
     (TypeError, "dtype must be one of torch.float32, .* got torch.float64", {"dtype": torch.float64}),
     (ValueError, "memory_format must be one of", {"memory_format": torch.preserve_format}),
+    (TypeError, "out must be a Batch, got tuple", {"out": ()}),
+    (ValueError, "out.input must be torch.float16 .*, got torch.float32",
+     {"out": synthesize(VIEWS, IDS, 0), "dtype": torch.float16}),
+    (ValueError, r"out.input must be torch.float32 \[3, 6, 30, 45\] on cpu, .* \[2, 6, 30, 45\] on cpu",
+     {"out": synthesize(VIEWS[:2], IDS[:2], 0)}),
+    (ValueError, "out.input must be .* laid out as torch.channels_last, got .* strides",
+     {"out": synthesize(VIEWS, IDS, 0), "memory_format": torch.channels_last}),
 ]  # fmt: skip
 
 

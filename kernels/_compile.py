@@ -1,0 +1,39 @@
+"""The CPU path's compiler: loops that numba compiles for the processor at hand, on as many threads as PyTorch has."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import torch
+from numba.core import types
+from numba.extending import intrinsic
+
+# Compiled at the first call and kept on disk. A loop calls no loop of another file: numba's cache would not notice
+# that the other file has changed. Only fma() fuses a multiplication and an addition, which then round once.
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+inlined = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")  # else its caller is not vectorised
+
+
+@intrinsic
+def fma(typing_context, x, y, z):
+    """Compute x * y + z of three float32, rounded once; for compiled loops only."""
+
+    def generate(context, builder, signature, args):
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+_SAMPLES = 8  # of a part at most: what it needs in between stays in the processor's cache
+
+
+def for_each_part(work, samples):
+    """Call ``work(part)`` for slices that cover ``range(samples)``, at the same time on PyTorch's number of threads."""
+    threads = max(1, min(torch.get_num_threads(), samples))
+    size = max(1, min(_SAMPLES, samples // threads))
+    parts = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+    if threads == 1:
+        for part in parts:
+            work(part)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, parts))  # raises what a thread has raised
