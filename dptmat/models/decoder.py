@@ -2,7 +2,8 @@
 
 Source: Li and Lu, Natural Image Matting via Guided Contextual Attention, AAAI 2020 (blocks and shortcuts); Yu et al.,
 Mask Guided Matting via Progressive Refinement Network, CVPR 2021 (the heads at /8, /4 and /1).
-Differs: the alphas are computed in float32 from the heads' logits, also under autocast.
+Differs: the alphas are computed in float32 from the heads' logits, also under autocast. The identity path of a block
+that doubles a map doubles it last, not first; the result is the same.
 """
 
 import torch
@@ -26,11 +27,14 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(n_out)
         nn.init.zeros_(self.bn2.weight)  # at the start the block is its identity path
         self.upsample = (
-            nn.Sequential(nn.Upsample(scale_factor=2), sn_conv(n_in, n_out, 1, xavier=True), nn.BatchNorm2d(n_out))
+            # Doubled last: neither the 1x1 convolution nor the norm tells four equal pixels from one.
+            nn.Sequential(
+                nn.Identity(), sn_conv(n_in, n_out, 1, xavier=True), nn.BatchNorm2d(n_out), nn.Upsample(scale_factor=2)
+            )
             if double
             else nn.Identity()
         )
-        self.activation = nn.LeakyReLU(0.2)
+        self.activation = nn.LeakyReLU(0.2, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation(self.bn1(self.conv1(x)))
@@ -38,7 +42,8 @@ class _Block(nn.Module):
         return self.activation(y + self.upsample(x))
 
 
-def _stage(n_in: int, n_out: int, blocks: int) -> nn.Sequential:
+def decoder_stage(n_in: int, n_out: int, blocks: int) -> nn.Sequential:
+    """Make a stage that doubles a map: [N, n_in, h, w] -> [N, n_out, 2h, 2w]."""
     return nn.Sequential(_Block(n_in, n_out, True), *(_Block(n_out, n_out, False) for _ in range(blocks - 1)))
 
 
@@ -46,7 +51,7 @@ def _head(channels: int) -> nn.Sequential:
     head = nn.Sequential(
         nn.Conv2d(channels, 32, 3, padding=1, bias=False),
         nn.BatchNorm2d(32),
-        nn.LeakyReLU(0.2),
+        nn.LeakyReLU(0.2, inplace=True),
         nn.Conv2d(32, 1, 3, padding=1),
     )
     nn.init.xavier_uniform_(head[0].weight)
@@ -54,7 +59,8 @@ def _head(channels: int) -> nn.Sequential:
     return head
 
 
-def _alpha(logits: Tensor, scale: int) -> Tensor:
+def to_alpha(logits: Tensor, scale: int = 1) -> Tensor:
+    """Turn logits [N, 1, h, w] into alpha, float32 [N, 1, scale * h, scale * w] in 0..1."""
     logits = logits.float()  # half precision next to 1 has fewer steps than 8-bit alpha
     if scale > 1:
         logits = interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
@@ -67,13 +73,13 @@ class Decoder(nn.Module):
     def __init__(self):
         super().__init__()
         full, half, quarter, eighth, sixteenth, bottleneck = CHANNELS
-        self.layer1 = _stage(bottleneck, sixteenth, 2)
-        self.layer2 = _stage(sixteenth, eighth, 3)
-        self.layer3 = _stage(eighth, quarter, 3)
-        self.layer4 = _stage(quarter, half, 2)
+        self.layer1 = decoder_stage(bottleneck, sixteenth, 2)
+        self.layer2 = decoder_stage(sixteenth, eighth, 3)
+        self.layer3 = decoder_stage(eighth, quarter, 3)
+        self.layer4 = decoder_stage(quarter, half, 2)
         self.conv1 = sn_double(half)
         self.bn1 = nn.BatchNorm2d(full)
-        self.activation = nn.LeakyReLU(0.2)
+        self.activation = nn.LeakyReLU(0.2, inplace=True)
         self.refine_OS8 = _head(eighth)
         self.refine_OS4 = _head(quarter)
         self.refine_OS1 = _head(full)
@@ -93,4 +99,4 @@ class Decoder(nn.Module):
         x = self.layer4(x) + fea2  # [N, 32, H/2, W/2]
         x = self.activation(self.bn1(self.conv1(x))) + fea1  # [N, 32, H, W]
         os1 = self.refine_OS1(x)
-        return {"alpha_os1": _alpha(os1, 1), "alpha_os4": _alpha(os4, 4), "alpha_os8": _alpha(os8, 8)}
+        return {"alpha_os1": to_alpha(os1), "alpha_os4": to_alpha(os4, 4), "alpha_os8": to_alpha(os8, 8)}

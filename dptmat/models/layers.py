@@ -28,13 +28,17 @@ class _SNConvTranspose2d(nn.ConvTranspose2d):
         return conv_transpose2d(x, _normalised_weight(self, x.device), None, self.stride, self.padding)
 
 
-def sn_conv(n_in: int, n_out: int, kernel: int, *, xavier: bool = False) -> nn.Module:
-    """Make a spectrally normalised convolution that keeps the size and has no bias.
+def sn_conv(
+    n_in: int, n_out: int, kernel: int, *, stride: int = 1, padding: int | None = None, xavier: bool = False
+) -> nn.Module:
+    """Make a spectrally normalised convolution without bias.
 
     Args:
         n_in: Channels of the input.
         n_out: Channels of the output.
         kernel: Side of the kernel in pixels, odd.
+        stride: Pixels from one output to the next.
+        padding: Zeros added at every side, in pixels; by default what keeps the size over stride.
         xavier: Start from Xavier-uniform weights instead of PyTorch's default.
 
     Returns:
@@ -42,7 +46,8 @@ def sn_conv(n_in: int, n_out: int, kernel: int, *, xavier: bool = False) -> nn.M
         ``parametrizations.weight.0._u`` and ``._v``: one power iteration per forward pass in training, none in
         evaluation. The normalisation is computed in float32, also under autocast.
     """
-    conv = _SNConv2d(n_in, n_out, kernel, padding=kernel // 2, bias=False)
+    padding = kernel // 2 if padding is None else padding
+    conv = _SNConv2d(n_in, n_out, kernel, stride, padding, bias=False)
     if xavier:
         nn.init.xavier_uniform_(conv.weight)
     return spectral_norm(conv, dim=0)
@@ -59,10 +64,10 @@ def shortcut_branch(n_in: int, n_out: int) -> nn.Sequential:
     """Make the branch through which a feature map of the encoder enters the decoder: [N, n_in, H, W] to n_out."""
     return nn.Sequential(
         sn_conv(n_in, n_out, 3),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.BatchNorm2d(n_out),
         sn_conv(n_out, n_out, 3),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.BatchNorm2d(n_out),
     )
 
