@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 _LEVELS = 5
-# Weight of each output of a network with three, by the stride at which it is predicted; the sum is divided by 5, as in
-# MG Matting and MatteFormer.
-_OUTPUT_WEIGHTS = {"alpha_os1": 2 / 5, "alpha_os4": 1 / 5, "alpha_os8": 1 / 5}
+# Weight of each output, by the number of them and by the stride at which it is predicted. The sum over three is divided
+# by 5, as in MG Matting and MatteFormer.
+_OUTPUT_WEIGHTS = {1: {"alpha_os1": 1.0}, 3: {"alpha_os1": 2 / 5, "alpha_os4": 1 / 5, "alpha_os8": 1 / 5}}
 
 
 def l1(prediction, alpha, weight):
@@ -44,10 +44,11 @@ def laplacian(prediction, alpha, weight):
 
 
 def matting_losses(outputs, batch, names):
-    """The losses ``names`` of a network's outputs, each summed over the outputs with weights 2, 1, 1 over 5.
+    """The losses ``names`` of a network's outputs, each summed over three outputs with weights 2, 1, 1 over 5.
 
     Args:
-        outputs: Dictionary of alphas [N, 1, H, W]: alpha_os1, alpha_os4, alpha_os8.
+        outputs: Dictionary of alphas [N, 1, H, W]: alpha_os1, alpha_os4, alpha_os8, or
+            alpha_os1 alone, which then counts fully.
         batch: What ``synthesize`` gave.
         names: Some of "l1", "comp", "lap".
 
@@ -60,7 +61,8 @@ def matting_losses(outputs, batch, names):
         "comp": lambda prediction: composition(prediction, batch.alpha, batch.contrast, unknown),
         "lap": lambda prediction: laplacian(prediction, batch.alpha, unknown),
     }
-    return {name: sum(w * of[name](outputs[key]) for key, w in _OUTPUT_WEIGHTS.items()) for name in names}
+    weights = _OUTPUT_WEIGHTS[len(outputs)]
+    return {name: sum(w * of[name](outputs[key]) for key, w in weights.items()) for name in names}
 
 
 def _weighted_mean(error, weight):

@@ -113,3 +113,11 @@ def test_outputs_count_two_one_one_over_five(maps):
     assert found["comp"].item() == pytest.approx(3 * 2 / 5 * mean, rel=1e-5)
     outputs = {"alpha_os1": alpha, "alpha_os4": prediction, "alpha_os8": alpha}
     assert matting_losses(outputs, batch, ["l1"])["l1"].item() == pytest.approx(1 / 5 * mean, rel=1e-5)
+
+
+def test_a_single_output_counts_fully(maps):
+    prediction, alpha, _ = maps
+    trimap = torch.ones(2, 1, 64, 96, dtype=torch.uint8)
+    batch = Batch(input=None, alpha=alpha, contrast=None, trimap=trimap, pairing=None)
+    found = matting_losses({"alpha_os1": prediction}, batch, ["l1"])
+    assert found["l1"].item() == pytest.approx((prediction - alpha).abs().mean().item(), rel=1e-5)
