@@ -1,8 +1,9 @@
 """The matting networks, by name.
 
 Every network takes x, float [N, in_channels, H, W] with H and W multiples of 32: RGB normalised by ImageNet's mean and
-standard deviation, then the one-hot trimap (0 background, 1 unknown, 2 foreground) where in_channels is 6. It returns a
-dictionary with ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.
+standard deviation, then the guidance: the one-hot trimap (0 background, 1 unknown, 2 foreground) where in_channels is
+6, for ``mgmatting_mask`` a mask (1 in the foreground) where it is 4. It returns a dictionary with ``alpha_os1``, and
+except for ``gca`` with ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.
 """
 
 from difflib import get_close_matches
@@ -10,33 +11,53 @@ from difflib import get_close_matches
 from torch import nn
 
 from dptmat.errors import UserError
-from dptmat.models.matteformer import MatteFormer
+from dptmat.models.gca import GCAMatting
+from dptmat.models.matteformer import matteformer, matteformer_base, matteformer_small
+from dptmat.models.mgmatting import MGMatting
 
-MODELS = {"matteformer": MatteFormer}
+MODELS = {
+    "matteformer": matteformer,
+    "matteformer_small": matteformer_small,
+    "matteformer_base": matteformer_base,
+    "gca": GCAMatting,
+    "mgmatting": MGMatting,
+    "mgmatting_mask": MGMatting,
+}
 
 
-def create_model(name: str, in_channels: int = 6) -> nn.Module:
+def create_model(name: str, in_channels: int | None = None) -> nn.Module:
     """Make a matting network with random weights.
 
     Args:
-        name: ``matteformer``, or ``unet_`` and a name of timm, such as ``unet_resnet34``.
-        in_channels: 6 for an image and its one-hot trimap, 3 for an image alone.
+        name: A name of ``MODELS``, or ``unet_`` and a name of timm, such as ``unet_resnet34``.
+        in_channels: Channels of the image and its guidance, as at the head of `dptmat.models`: 4 for
+            ``mgmatting_mask`` and 6 for all others, which is the default, or 3 for an image alone.
 
     Returns:
         A module from x to a dictionary of alphas, as told at the head of `dptmat.models`.
 
     Raises:
-        UserError: The name is unknown, its backbone does not fit, or in_channels is neither 3 nor 6.
+        UserError: The name is unknown, its backbone does not fit, or the network does not take in_channels.
     """
-    if in_channels not in (3, 6):
-        raise UserError(f"in_channels must be 6 (image and trimap) or 3 (image alone), got {in_channels}")
+    if not isinstance(name, str):
+        raise UserError(f"the name of a model must be a string, got {name!r}; {_known()}")
+    if not name.startswith("unet_") and name not in MODELS:
+        near = get_close_matches(name, MODELS, n=3)
+        near = f"did you mean {', '.join(map(repr, near))}? " if near else ""
+        raise UserError(f"model {name!r} is unknown; {near}{_known()}")
+    full, guidance = (4, "mask") if name == "mgmatting_mask" else (6, "trimap")
+    if in_channels is None:
+        in_channels = full
+    if in_channels not in (3, full):
+        raise UserError(
+            f"in_channels of {name!r} must be {full} (image and {guidance}) or 3 (image alone), got {in_channels!r}"
+        )
     if name.startswith("unet_"):
         from dptmat.models.unet import UNet  # timm takes seconds to import
 
         return UNet(name.removeprefix("unet_"), in_channels)
-    if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=3)
-        near = f"did you mean {', '.join(map(repr, near))}? " if near else ""
-        known = ", ".join(map(repr, MODELS))
-        raise UserError(f"model {name!r} is unknown; {near}there are {known} and 'unet_' with a name of timm")
     return MODELS[name](in_channels)
+
+
+def _known() -> str:
+    return f"there are {', '.join(map(repr, MODELS))} and 'unet_' with a name of timm"

@@ -1,9 +1,10 @@
-"""MatteFormer: a Swin-T encoder whose windows also attend to prior tokens, one for each region of the trimap.
+"""MatteFormer: a Swin encoder whose windows also attend to prior tokens, one for each region of the trimap.
 
 Source: Park et al., MatteFormer: Transformer-Based Image Matting via Prior-Tokens, CVPR 2022; Liu et al., Swin
 Transformer, ICCV 2021. Published checkpoints load after their keys are renamed; the modules carry their names.
 Differs: the prior tokens' keys and values are computed once per image instead of once per window, attention is
-PyTorch's, alpha is float32. ``in_channels=3`` is ours, for ablations: one region, the whole image as unknown.
+PyTorch's, alpha is float32. ``in_channels=3`` is ours, for ablations: one region, the whole image as unknown. So are
+the sizes beyond Swin-T, for which nothing is published.
 Kept from Swin, but against timm's version: windows are shifted and masked also where one window covers the map.
 
 Letters: N images, H x W the size of the input, h x w of a stage's map, C channels, W windows per image, P prior tokens.
@@ -232,11 +233,11 @@ class PatchEmbedding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Swin-T with prior tokens and the shortcut branches of its maps."""
+    """Swin with prior tokens and the shortcut branches of its maps."""
 
-    def __init__(self, in_channels: int, drop_path_rate: float):
+    def __init__(self, in_channels: int, width: int, blocks: tuple[int, ...], drop_path_rate: float):
         super().__init__()
-        channels, blocks = (96, 192, 384, 768), (2, 2, 6, 2)
+        channels = (width, 2 * width, 4 * width, 8 * width)
         rates = [drop_path_rate * i / (sum(blocks) - 1) for i in range(sum(blocks))]
         self.patch_embed = PatchEmbedding(in_channels, channels[0])
         self.layers = nn.ModuleList()
@@ -267,12 +268,21 @@ class MatteFormer(nn.Module):
     Args:
         in_channels: 6, or 3 for images without a trimap; then the whole image counts as unknown.
         drop_path_rate: Stochastic depth of the last block, 0..1; it rises linearly from 0 at the first.
+        width: Channels of the first stage, a multiple of 32; they double with every stage.
+        blocks: Blocks of the four stages.
     """
 
-    def __init__(self, in_channels: int = 6, drop_path_rate: float = 0.3):
+    def __init__(
+        self,
+        in_channels: int = 6,
+        drop_path_rate: float = 0.3,
+        *,
+        width: int = 96,
+        blocks: tuple[int, ...] = (2, 2, 6, 2),
+    ):
         super().__init__()
         self.in_channels = in_channels
-        self.encoder = Encoder(in_channels, drop_path_rate)
+        self.encoder = Encoder(in_channels, width, blocks, drop_path_rate)
         self.decoder = Decoder()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -288,3 +298,18 @@ class MatteFormer(nn.Module):
         """
         require_input(x, self.in_channels)
         return self.decoder(self.encoder(x))
+
+
+def matteformer(in_channels: int = 6, drop_path_rate: float = 0.3) -> MatteFormer:
+    """Make the published MatteFormer, with Swin-T as its encoder."""
+    return MatteFormer(in_channels, drop_path_rate, width=96, blocks=(2, 2, 6, 2))
+
+
+def matteformer_small(in_channels: int = 6, drop_path_rate: float = 0.3) -> MatteFormer:
+    """Make a MatteFormer with Swin-S as its encoder."""
+    return MatteFormer(in_channels, drop_path_rate, width=96, blocks=(2, 2, 18, 2))
+
+
+def matteformer_base(in_channels: int = 6, drop_path_rate: float = 0.3) -> MatteFormer:
+    """Make a MatteFormer with Swin-B as its encoder."""
+    return MatteFormer(in_channels, drop_path_rate, width=128, blocks=(2, 2, 18, 2))
