@@ -72,3 +72,22 @@ def test_only_three_or_four_channels_with_a_mask():
 def test_import_leaves_timm_alone():
     code = "import sys, dptmat.models as m; m.create_model('matteformer'); assert 'timm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    # Widths, blocks and parameters of Swin-T, Swin-S and Swin-B for RGB, without the last norm and the classifier.
+    ("name", "widths", "blocks", "swin"),
+    [
+        ("matteformer", [96, 192, 384, 768], [2, 2, 6, 2], 27_517_818),
+        ("matteformer_small", [96, 192, 384, 768], [2, 2, 18, 2], 48_835_722),
+        ("matteformer_base", [128, 256, 512, 1024], [2, 2, 18, 2], 86_741_176),
+    ],
+)
+def test_matteformers_have_the_sizes_of_swin(name, widths, blocks, swin):
+    with torch.device("meta"):
+        encoder = create_model(name, in_channels=3).encoder
+    assert [len(stage.blocks) for stage in encoder.layers] == blocks
+    assert [stage.blocks[0].norm1.normalized_shape[0] for stage in encoder.layers] == widths
+    prior_rows = 3 * sum((b + 1) * width // 32 for width, n in zip(widths, blocks, strict=True) for b in range(n))
+    parts = [*encoder.patch_embed.parameters(), *encoder.layers.parameters()]
+    assert sum(p.numel() for p in parts) == swin + prior_rows
