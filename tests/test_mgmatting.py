@@ -77,14 +77,13 @@ def test_memory_format_does_not_matter(network):
         torch.testing.assert_close(result[name], alpha, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("training", [False, True])
 @torch.no_grad()
-def test_compiles_without_a_graph_break(network, training):
-    network = copy.deepcopy(network).train(training)
+def test_compiles_without_a_graph_break(network):
+    network = copy.deepcopy(network).train()  # evaluation does less; test_gca.py compiles it
     x = make_input(2, 32, 64)
     expected = copy.deepcopy(network)(x)
     torch.compiler.reset()
-    result = torch.compile(network, backend="aot_eager", fullgraph=True)(x)
+    result = torch.compile(network, backend="eager", fullgraph=True)(x)
     for name, alpha in expected.items():
         torch.testing.assert_close(result[name], alpha, atol=1e-5, rtol=0)
 
