@@ -131,6 +131,22 @@ def index_command(data, out):
     click.echo(f"{out}: {len(index) - len(bad)} photographs, {len(bad)} left out")
 
 
+@dptmat.command("models")
+def models_command():
+    """List the networks with their parameters and the multiply-adds of one image.
+
+    Any backbone of timm with feature maps at /4, /8, /16 and /32 makes a further one: unet_NAME.
+    """
+    from dptmat.models import MODELS
+    from dptmat.models.cost import cost
+
+    backbones = "resnet18", "resnet34", "resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"
+    click.echo(f"{'network':34} {'parameters':>10} {'multiply-adds, 224x224':>23} {'512x512':>8}")
+    for name in (*MODELS, *(f"unet_{backbone}" for backbone in backbones)):
+        parameters, (small, large) = cost(name)
+        click.echo(f"{name:34} {parameters / 1e6:8.1f} M {small / 1e9:21.1f} G {large / 1e9:6.1f} G")
+
+
 def main():
     """Entry point of the console script: exit status 2 and one line for what a user can mend."""
     for stream in (sys.stdout, sys.stderr):

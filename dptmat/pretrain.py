@@ -209,7 +209,7 @@ def _resume(trainer, settings, data):
 
 def _trainer(settings, ranks, steps, accumulate):
     torch.manual_seed(settings.seed)
-    model = create_model(settings.model, in_channels=6 if settings.trimap else 3).to(ranks.device)
+    model = create_model(settings.model, 6 if settings.trimap else 3, settings.recompute).to(ranks.device)
     names, warmup = settings.losses.split(","), round(settings.warmup * steps)
     return Trainer(
         model,

@@ -61,9 +61,7 @@ class PretrainConfig:
         40.0, "Largest rotation of the hue to either side.", unit="DEGREES", low=0.0, high=180.0, group=AUGMENT
     )
 
-    model: str = setting(
-        "matteformer", "Network: matteformer, or unet_ and the name of a timm backbone.", unit="NAME", group=MODEL
-    )
+    model: str = setting("matteformer", "Network; dptmat models lists them.", unit="NAME", group=MODEL)
     trimap: bool = setting(True, "Whether the network sees the trimap (6 input channels) or not (3).", group=MODEL)
     losses: str = setting(
         "l1,comp,lap", f"Losses, separated by commas: {', '.join(LOSSES)}.", unit="NAMES", group=MODEL
@@ -99,6 +97,12 @@ class PretrainConfig:
         "auto",
         "Where to run; auto: on the GPU if there is one.",
         choices=("auto", "cpu", "cuda"),
+        group=RUN,
+        free=True,
+    )
+    recompute: bool = setting(
+        False,
+        "Whether the encoder's blocks are computed again on the way back instead of kept: less memory, more time.",
         group=RUN,
         free=True,
     )

@@ -91,3 +91,94 @@ def test_matteformers_have_the_sizes_of_swin(name, widths, blocks, swin):
     prior_rows = 3 * sum((b + 1) * width // 32 for width, n in zip(widths, blocks, strict=True) for b in range(n))
     parts = [*encoder.patch_embed.parameters(), *encoder.layers.parameters()]
     assert sum(p.numel() for p in parts) == swin + prior_rows
+
+
+def gradients_and_saved_bytes(network, x):
+    """The gradients of one step, and the bytes that the forward pass keeps for it."""
+    saved = {}
+
+    def keep(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(0)  # stochastic depth
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = sum(alpha.mean() for alpha in network(x).values())
+    loss.backward()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    return {name: p.grad for name, p in network.named_parameters()}, sum(
+        size for place, size in saved.items() if place not in weights
+    )
+
+
+@pytest.mark.parametrize("name", ["matteformer", "unet_swin_tiny_patch4_window7_224"])
+def test_recomputed_blocks_give_the_same_gradients_from_less_memory(name):
+    kept, recomputed = create_model(name), create_model(name, recompute=True)
+    recomputed.load_state_dict(kept.state_dict())
+    x = torch.randn(2, 6, 64, 64)
+    expected, much = gradients_and_saved_bytes(kept, x)
+    ours, little = gradients_and_saved_bytes(recomputed, x)
+    for gradient, reference in zip(ours.values(), expected.values(), strict=True):
+        torch.testing.assert_close(gradient, reference)
+    assert little < 0.85 * much  # the decoder keeps most of it at this size
+
+
+@pytest.mark.parametrize("name", ["gca", "mgmatting", "unet_resnet18", "unet_efficientnet_b0"])
+def test_batch_norms_are_not_recomputed(name):
+    with pytest.raises(UserError, match="holds batch norms.*must not see a batch twice; leave --recompute out"):
+        create_model(name, recompute=True)
+
+
+NETWORKS = ["matteformer", "gca", "mgmatting", "mgmatting_mask", "unet_resnet18"]
+
+
+@pytest.mark.parametrize("present", [(0, 1), (1, 2), (0, 2), (1,), (0,)])
+@pytest.mark.parametrize("name", ["matteformer", "unet_resnet18"])  # GCA is compared with plain functions on these
+def test_a_trimap_may_lack_regions_and_its_gradients_are_finite(name, present):
+    torch.manual_seed(0)
+    network = create_model(name)
+    cells = torch.tensor(present)[torch.randint(0, len(present), (2, 4, 4))]
+    trimap = torch.nn.functional.one_hot(cells.repeat_interleave(16, 1).repeat_interleave(16, 2), 3)
+    x = torch.cat([torch.randn(2, 3, 64, 64), trimap.permute(0, 3, 1, 2)], 1).requires_grad_()
+    sum(alpha.mean() for alpha in network(x).values()).backward()
+    assert x.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["matteformer", "unet_resnet18"])  # the others have a test of their own
+@torch.no_grad()
+def test_memory_format_does_not_matter(name):
+    torch.manual_seed(0)
+    network, x = create_model(name).eval(), torch.randn(2, 6, 64, 96)
+    expected = network(x)
+    result = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    for key, alpha in expected.items():
+        # Other kernels add up in another order, in some 60 layers.
+        torch.testing.assert_close(result[key], alpha, atol=1e-4, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gpu_half_precision_at_512_stays_close_and_finite(name, dtype):
+    torch.manual_seed(0)
+    network = create_model(name).cuda().eval()
+    x = torch.randn(2, network.in_channels, 512, 512, device="cuda")
+    with torch.no_grad():
+        expected = network(x)
+        with torch.autocast("cuda", dtype):
+            result = network(x)
+    for key, alpha in expected.items():
+        # bfloat16 has 8 bits, and about 60 layers follow each other
+        torch.testing.assert_close(result[key], alpha, atol=0.1 if dtype == torch.bfloat16 else 0.02, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gpu_compiled_training_equals_eager(name):
+    torch.manual_seed(0)
+    network = create_model(name).cuda().eval()  # statistics and stochastic depth would differ between two runs
+    x = torch.randn(2, network.in_channels, 96, 96, device="cuda")
+    compiled = torch.compile(network, fullgraph=True)
+    for key, alpha in compiled(x).items():
+        torch.testing.assert_close(alpha, network(x)[key], atol=1e-3, rtol=0)

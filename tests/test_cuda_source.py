@@ -241,16 +241,46 @@ def test_gpu_trimap_alpha_and_synthesize(samples, height, width, cell, mode):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("samples", "height", "width"), PLANES)
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_gpu_composite_and_gradient(dtype):
-    fg, bg, grad = (torch.randn(3, 3, 17, 31).to(dtype) for _ in range(3))
-    inputs = [x.requires_grad_() for x in (fg, bg, torch.rand(3, 1, 17, 31).to(dtype))]
+def test_gpu_composite_and_gradient(dtype, samples, height, width, channels):
+    fg, bg, grad = (torch.randn(samples, 3, height, width).to(dtype) for _ in range(3))
+    inputs = [x.requires_grad_() for x in (fg, bg, torch.rand(samples, channels, height, width).to(dtype))]
     on_gpu = [x.detach().cuda().requires_grad_() for x in inputs]
     reference, ours = composite(*inputs), composite(*on_gpu)
     assert_equal_bits(ours.cpu(), reference)
     grads = torch.autograd.grad(ours, on_gpu, grad.cuda())
     for x, y in zip(grads, torch.autograd.grad(reference, inputs, grad), strict=True):
         assert_equal_bits(x.cpu(), y)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("samples", "height", "width"), PLANES)
+def test_gpu_composite_of_bytes(samples, height, width):
+    fg, bg, alpha = (torch.randint(0, 256, (samples, c, height, width), dtype=torch.uint8) for c in (3, 3, 1))
+    assert_equal_bits(composite(fg.cuda(), bg.cuda(), alpha.cuda()).cpu(), composite(fg, bg, alpha))
+
+
+@pytest.mark.gpu
+def test_gpu_writes_over_what_is_given_and_takes_views_that_start_anywhere():
+    views, ids, color = draw(4, 32, 48)
+    out = synthesize(views.cuda(), ids.cuda(), 1, dtype=torch.float16)
+    shifted = torch.empty(views.numel() + 1, dtype=torch.uint8, device="cuda")[1:].view_as(views).copy_(views)
+    assert synthesize(shifted, ids.cuda(), 2, color.cuda(), dtype=torch.float16, out=out) is out
+    reference = synthesize(views, ids, 2, color, dtype=torch.float16)
+    for name in NAMES:
+        assert_equal_bits(getattr(out, name).cpu(), getattr(reference, name))
+
+
+@pytest.mark.gpu
+def test_gpu_other_than_the_current_one():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    views, ids, color = draw(4, 32, 48)
+    ours = synthesize(*(x.to("cuda:1") for x in (views, ids)), 2, color.to("cuda:1"))
+    assert ours.input.device.index == 1
+    assert_equal_bits(ours.input.cpu(), synthesize(views, ids, 2, color).input)
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from dptmat.models.decoder import CHANNELS, Decoder
 from dptmat.models.layers import require_input, shortcut_branch
@@ -206,6 +207,7 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(channels, 3 * b + 3, rate) for b, rate in enumerate(drop_path_rates))
         self.downsample = downsample
+        self.recompute = False
 
     def forward(
         self,
@@ -216,7 +218,8 @@ class Stage(nn.Module):
         shift_mask = make_shift_mask(height, width, x.device)
         priors = x.new_empty(x.shape[0], 0, x.shape[3], dtype=torch.float32)  # the prior memory starts empty
         for b, block in enumerate(self.blocks):
-            x, priors = block(x, priors, regions, shift_mask if b % 2 else None)
+            inputs = x, priors, regions, shift_mask if b % 2 else None
+            x, priors = checkpoint(block, *inputs, use_reentrant=False) if self.recompute else block(*inputs)
         return x
 
 
@@ -284,6 +287,11 @@ class MatteFormer(nn.Module):
         self.in_channels = in_channels
         self.encoder = Encoder(in_channels, width, blocks, drop_path_rate)
         self.decoder = Decoder()
+
+    def recompute(self) -> None:
+        """Keep only what enters a transformer block, and compute the block again on the way back."""
+        for stage in self.encoder.layers:
+            stage.recompute = True
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.

@@ -76,8 +76,23 @@ class UNet(nn.Module):
     def __init__(self, backbone_name: str, in_channels: int = 6):
         super().__init__()
         self.in_channels = in_channels
+        self.backbone_name = backbone_name
         self.encoder = Encoder(backbone_name, in_channels)
         self.decoder = Decoder()
+
+    def recompute(self) -> None:
+        """Keep only what enters a block or stage of the backbone, and compute it again on the way back.
+
+        Raises:
+            UserError: The backbone holds batch norms, which would count a batch twice.
+        """
+        backbone = self.encoder.backbone
+        if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
+            raise UserError(
+                f"timm's {self.backbone_name!r} holds batch norms, which must not see a batch twice; "
+                "leave --recompute out, or take matteformer or a Swin or ConvNeXt"
+            )
+        backbone.set_grad_checkpointing()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.

@@ -1,0 +1,30 @@
+"""What a network costs: its parameters and multiply-adds, counted without running it."""
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from dptmat.models import create_model
+
+
+def cost(name, sizes=(224, 512)):
+    """Count the parameters of a network and the multiply-adds of one image.
+
+    Args:
+        name: A name for `create_model`.
+        sizes: Sides of square inputs in pixels, multiples of 32.
+
+    Returns:
+        The trainable parameters, and a list of multiply-adds for the sizes: those of convolutions and matrix products
+        in evaluation, half of the floating-point operations that PyTorch counts.
+
+    Raises:
+        UserError: The name is unknown, or its backbone does not fit.
+    """
+    network = create_model(name).eval()
+    counts = []
+    for size in sizes:
+        with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, network.in_channels, size, size))  # shapes without memory and without work
+        counts.append(counter.get_total_flops() // 2)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad), counts
