@@ -1,0 +1,70 @@
+"""One alpha out of a network's three: the coarse one, replaced by finer ones where it is uncertain.
+
+Source: Yu et al., Mask Guided Matting via Progressive Refinement Network, CVPR 2021, with the widths of the published
+scripts of MG-Matting and MatteFormer.
+Differs: computed on the device of the alphas, where the published scripts dilate with OpenCV; the results are equal.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def fuse_alphas(alphas: dict[str, Tensor], side: int | None = None) -> Tensor:
+    """Take alpha at /8, replace it by that at /4 where it is uncertain, and by that at /1 where it still is.
+
+    Args:
+        alphas: ``alpha_os8``, ``alpha_os4`` and ``alpha_os1``, float32 [N, 1, H, W] in 0..1, or ``alpha_os1`` alone.
+        side: Look for uncertain pixels on a square of side x side pixels, as MatteFormer does with 640; None for
+            H x W itself, as MG-Matting does.
+
+    Returns:
+        float32 [N, 1, H, W] in 0..1; ``alpha_os1`` itself where it is alone.
+    """
+    if "alpha_os8" not in alphas:
+        return alphas["alpha_os1"]
+    alpha = alphas["alpha_os8"]
+    for name, width in (("alpha_os4", 15), ("alpha_os1", 7)):
+        alpha = torch.where(uncertain_region(alpha, width, side), alphas[name], alpha)
+    return alpha
+
+
+def uncertain_region(alpha: Tensor, width: int, side: int | None = None) -> Tensor:
+    """Mark the pixels where alpha is from 1/255 to 254/255, grown by an ellipse.
+
+    Args:
+        alpha: float32 [N, 1, H, W].
+        width: Width and height of the ellipse in pixels, odd: that of OpenCV's ``MORPH_ELLIPSE``.
+        side: Resize alpha to side x side pixels before, and the result back; None for its own size.
+
+    Returns:
+        bool [N, 1, H, W].
+    """
+    size = alpha.shape[2:]
+    if side:
+        # MatteFormer's script calls the same function: PyTorch's "nearest" multiplies in float32, so that at some sizes
+        # it takes another pixel than floor(i * H / side).
+        alpha = interpolate(alpha, size=(side, side), mode="nearest")
+    region = _dilate((alpha >= 1 / 255) & (alpha <= 254 / 255), width)
+    return interpolate(region.byte(), size=size, mode="nearest").bool() if side else region
+
+
+def _dilate(mask: Tensor, width: int) -> Tensor:
+    """Grow bool [N, 1, H, W] by OpenCV's ellipse, whose rows reach as far as a circle of radius width // 2, rounded."""
+    radius = width // 2
+    grown, row = torch.zeros_like(mask), mask.clone()
+    for reach in range(radius + 1):  # row is the mask, grown sideways by reach
+        _add_shifted(row, mask, reach, dim=3)
+        _add_shifted(row, mask, -reach, dim=3)
+        for y in range(-radius, radius + 1):
+            if round(sqrt(radius**2 - y**2)) == reach:
+                _add_shifted(grown, row, y, dim=2)
+    return grown
+
+
+def _add_shifted(target: Tensor, mask: Tensor, by: int, dim: int) -> None:
+    length = target.shape[dim] - abs(by)
+    if length > 0:
+        target.narrow(dim, max(by, 0), length).logical_or_(mask.narrow(dim, max(-by, 0), length))
