@@ -1,0 +1,235 @@
+"""Alpha of an image of any size by a trained network: padding, tiles for what is large, and one alpha at the end.
+
+Source: the published scripts of MatteFormer, MG-Matting and GCA-Matting.
+Differs: everything runs on the network's device, and the tiles are ours.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby, product
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dptmat.fusion import fuse_alphas
+from dptmat.kernels.synthesize import MEAN, STD
+from dptmat.models.gca import GCAMatting
+from dptmat.models.matteformer import MatteFormer
+from dptmat.models.mgmatting import MGMatting
+
+# Tiles start at multiples of 7 * 32 pixels: there the strides of convolutions line up with those in the whole image,
+# and so do the 7x7 windows of a Swin at each of its stages. It is also the least by which neighbours overlap.
+GRID = 224
+EDGE = 64  # pixels along a cut that a tile leaves to its neighbour: there the network saw padding in place of the image
+TILE = 2016
+# The scores of GCA's attention take 0.4 GB for 1568 x 1568 pixels, which are more than 1920 x 1080, and 1 GB for TILE.
+GCA_TILE = 1568
+MATTEFORMER_SIDE = 640  # MatteFormer looks for uncertain pixels at 640 x 640, whatever the size of the image
+
+
+def predict_alpha(
+    network: nn.Module,
+    image: np.ndarray | Tensor,
+    trimap: np.ndarray | Tensor | None,
+    *,
+    margin: int = 0,
+    tile: int | None = None,
+    tiles_at_once: int = 1,
+    override: bool | None = None,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """Predict the alpha of one image, in evaluation mode and without gradients.
+
+    The image is padded by reflection to multiples of 32 and the result cropped. The three alphas of a network are
+    fused (`dptmat.fusion`), for MatteFormer at 640 x 640, for all others at the padded size.
+
+    If the padded image has more than tile * tile pixels, it is cut into tiles that overlap by 224 pixels or more. The
+    64 pixels along a cut are dropped, and the alphas of neighbours blended over the rest of the overlap before the
+    fusion. A network that looks no further than 64 pixels gives what it gives for the whole image: the same outside
+    the overlaps, and to rounding (1e-6) inside. The networks of this library look further, and some at the whole image
+    (pooling in MG-Matting, attention in GCA, prior tokens in MatteFormer), so theirs is an approximation. Beside the
+    activations of ``tiles_at_once`` tiles the device holds about 32 bytes for each pixel of the image.
+
+    Args:
+        network: A network of `create_model`, on any device, compiled or not.
+        image: uint8 [H, W, 3], red, green, blue, H and W from 1.
+        trimap: uint8 [H, W]: 0 background, 1 unknown, 2 foreground; or None for all unknown. A network with 4
+            channels sees its foreground as the mask, one with 3 channels sees nothing of it.
+        margin: Pixels to add at every side before the padding to multiples of 32: 0 as in the published validation
+            runs, 32 as in the published demos.
+        tile: Largest side of a tile in pixels, a multiple of 224 from 448; 0 never cuts. By default 2016, and 1568
+            for GCA, whose memory grows with the square of the area.
+        tiles_at_once: Tiles of one size that go through the network as a batch, from 1.
+        override: Whether alpha becomes 0 in the trimap's background and 1 in its foreground. By default as published:
+            for all networks but MG-Matting and those with 3 channels.
+        autocast: torch.bfloat16 or torch.float16 to run the network in that precision; None for float32.
+
+    Returns:
+        float32 [H, W] in 0..1, on the device of the network.
+
+    Raises:
+        TypeError: image or trimap is not uint8.
+        ValueError: A shape is wrong, image and trimap differ in size, the trimap holds a value above 2, or an option
+            is out of its range.
+    """
+    image = _require_image(image)
+    trimap = _require_trimap(trimap, image)
+    original = getattr(network, "_orig_mod", network)  # torch.compile wraps it
+    if tile is None:
+        tile = GCA_TILE if isinstance(original, GCAMatting) else TILE
+    if override is None:
+        override = original.in_channels != 3 and not isinstance(original, MGMatting)
+    _require_options(margin, tile, tiles_at_once, autocast)
+
+    device = next(network.parameters()).device
+    trimap = trimap.to(device)
+    with torch.inference_mode(), _evaluating(network), torch.autocast(device.type, autocast, autocast is not None):
+        picture = _add_guidance(image.to(device), trimap, original.in_channels)
+        picture = pad_by_reflection(picture, margin)
+        if not tile or picture[..., 0].numel() <= tile**2:
+            alphas = network(_normalise(picture))
+        else:
+            alphas = _predict_tiles(network, picture, tile, tiles_at_once)
+        alpha = fuse_alphas(alphas, MATTEFORMER_SIDE if isinstance(original, MatteFormer) else None)
+        alpha = alpha[0, 0].narrow(0, margin, len(trimap)).narrow(1, margin, trimap.shape[1]).clone()
+        return alpha.masked_fill_(trimap == 0, 0).masked_fill_(trimap == 2, 1) if override else alpha
+
+
+def pad_by_reflection(picture: Tensor, margin: int = 0) -> Tensor:
+    """Pad [H, W, C] by margin at every side, then at the bottom and the right to multiples of 32.
+
+    The added pixels are those of ``numpy.pad`` with the mode "reflect": a picture smaller than its padding is reflected
+    again and again, and a single pixel repeated.
+    """
+    height, width = (_reflect(side, margin, margin + -(side + 2 * margin) % 32) for side in picture.shape[:2])
+    return picture[height.to(picture.device)[:, None], width.to(picture.device)]
+
+
+def _reflect(length: int, before: int, after: int) -> Tensor:
+    """Return the source of each pixel of a padded row, int64 [before + length + after]."""
+    last = length - 1
+    positions = torch.arange(-before, length + after) % max(2 * last, 1)
+    return last - (last - positions).abs()
+
+
+def _add_guidance(
+    image: Tensor,  # uint8 [H, W, 3]
+    trimap: Tensor,  # uint8 [H, W]
+    in_channels: int,
+) -> Tensor:  # uint8 [H, W, in_channels]
+    shown = {3: [], 4: [2], 6: [0, 1, 2]}[in_channels]
+    return torch.cat([image, *((trimap == value).byte()[..., None] for value in shown)], dim=2)
+
+
+def _normalise(
+    picture: Tensor,  # uint8 [h, w, C]
+) -> Tensor:  # float32 [1, C, h, w]
+    x = picture.permute(2, 0, 1)[None].contiguous().float()
+    mean, std = (torch.from_numpy(values).to(x.device)[:, None, None] for values in (MEAN, STD))
+    x[:, :3].div_(255).sub_(mean).div_(std)
+    return x
+
+
+def _cut(length: int, tile: int) -> list[tuple[slice, Tensor]]:
+    """Cut a side into tiles and weigh the pixels of each, float32; the weights of all tiles at a pixel add up to 1."""
+    shift = -(-max(0, length - tile) // GRID)  # of the last tile, in steps of the grid
+    cuts = -(-shift // (tile // GRID - 1))
+    starts = [GRID * (i * shift // max(1, cuts)) for i in range(cuts + 1)]
+    tiles = [slice(start, min(start + tile, length)) for start in starts]
+    pixels = torch.arange(length)
+    weights = torch.ones(len(tiles), length)
+    for weight, part in zip(weights, tiles, strict=True):
+        if part.start > 0:
+            weight *= _ramp(pixels - part.start)
+        if part.stop < length:
+            weight *= _ramp(part.stop - 1 - pixels)
+    weights /= weights.sum(0)
+    return [(part, weight[part]) for part, weight in zip(tiles, weights, strict=True)]
+
+
+def _ramp(distance: Tensor) -> Tensor:
+    """Rise from 0 to 1 over the middle of an overlap, by the distance from a cut in pixels."""
+    return ((distance - EDGE + 0.5) / (GRID - 2 * EDGE)).clamp(0, 1)
+
+
+def _predict_tiles(
+    network: nn.Module,
+    picture: Tensor,  # uint8 [H, W, C]
+    tile: int,
+    tiles_at_once: int,
+) -> dict[str, Tensor]:  # float32 [1, 1, H, W]
+    height, width = picture.shape[:2]
+    alphas = {}
+    for batch in _batches(_cut(height, tile), _cut(width, tile), tiles_at_once):
+        x = torch.cat([_normalise(picture[rows, columns]) for (rows, _), (columns, _) in batch])
+        for name, parts in network(x).items():
+            if name not in alphas:
+                alphas[name] = parts.new_zeros(1, 1, height, width)
+            for ((rows, down), (columns, across)), part in zip(batch, parts, strict=True):
+                weight = down.to(part.device)[:, None] * across.to(part.device)
+                alphas[name][0, :, rows, columns].add_(part * weight)
+    return {name: alpha.clamp_(0, 1) for name, alpha in alphas.items()}  # weights add up to 1 but for rounding
+
+
+def _batches(down: list, across: list, tiles_at_once: int) -> Iterator[list]:
+    """Pair the tiles of both sides, and batch those of one size; the last of a side may be smaller."""
+
+    def size(pair):
+        return [len(weight) for _, weight in pair]
+
+    for _, tiles in groupby(sorted(product(down, across), key=size), key=size):
+        tiles = list(tiles)
+        yield from (tiles[i : i + tiles_at_once] for i in range(0, len(tiles), tiles_at_once))
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:  # not network.train(): some of its modules may be frozen
+            module.training = True
+
+
+def _require_uint8(name: str, value: object, shape: str) -> Tensor:
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        return torch.from_numpy(value.copy())  # PyTorch takes no negative strides, and warns of read-only arrays
+    if not isinstance(value, Tensor) or value.dtype != torch.uint8:
+        got = f"{value.dtype} {list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
+        raise TypeError(f"{name} must be a NumPy array or a tensor, uint8 {shape}, got {got}; convert it to 8 bits")
+    return value
+
+
+def _require_image(image: object) -> Tensor:
+    image = _require_uint8("image", image, "[H, W, 3]")
+    if image.ndim != 3 or image.shape[2] != 3 or not image.numel():
+        raise ValueError(f"image must be [H, W, 3] with a pixel or more, got {list(image.shape)}; decode it to RGB")
+    return image
+
+
+def _require_trimap(trimap: object, image: Tensor) -> Tensor:
+    if trimap is None:
+        return torch.ones_like(image[..., 0])
+    trimap = _require_uint8("trimap", trimap, "[H, W]")
+    if trimap.shape != image.shape[:2]:
+        sizes = f"{list(trimap.shape)} for an image of {list(image.shape)}"
+        raise ValueError(f"trimap must be [H, W] of its image, got {sizes}; give one channel, of the same size")
+    if trimap.max() > 2:
+        values = f"0 background, 1 unknown and 2 foreground, got {int(trimap.max())}"
+        raise ValueError(f"trimap must hold {values}; map 0, 128 and 255 of a picture to 0, 1 and 2 first")
+    return trimap
+
+
+def _require_options(margin: int, tile: int, tiles_at_once: int, autocast: torch.dtype | None) -> None:
+    if margin < 0:
+        raise ValueError(f"margin must be 0 pixels or more, got {margin}; use 32 for that of the published demos")
+    if tile and (tile < 2 * GRID or tile % GRID):
+        sizes = f"0 or a multiple of {GRID} from {2 * GRID} pixels"
+        raise ValueError(f"tile must be {sizes}, got {tile}; use {max(2, tile // GRID) * GRID}")
+    if tiles_at_once < 1:
+        raise ValueError(f"tiles_at_once must be 1 or more, got {tiles_at_once}; use 1 for the least memory")
+    if autocast not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast}; None is float32")
