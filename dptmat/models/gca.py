@@ -37,8 +37,8 @@ def key_weights(
     """
     share = unknown.mean((2, 3))  # [N, 1]
     ratio = share / (1 - share)  # 0 without an unknown position, infinite without a known one
-    of_unknown = ratio.sqrt().clamp(0.1, 10)
-    of_known = ratio.rsqrt().clamp(0.1, 10)
+    of_unknown = ratio.sqrt().clamp(0.1, 10.0)
+    of_known = ratio.rsqrt().clamp(0.1, 10.0)
     is_unknown = max_pool2d(unknown, 3, stride=1, padding=1).flatten(1) > 0  # [N, L]
     return torch.where(is_unknown, of_unknown, of_known), -1e4 * is_unknown
 
@@ -52,9 +52,7 @@ def attention(
     with torch.autocast(patches.device.type, enabled=False):  # queries are not normalised: scores overflow float16
         query = patches.float()
         key = normalize(query, dim=2, eps=1e-4) * scale[:, :, None]
-        scores = query @ key.transpose(1, 2)
-        scores.diagonal(dim1=1, dim2=2).add_(own)
-        return scores.softmax(2)
+        return torch.baddbmm(torch.diag_embed(own), query, key.transpose(1, 2)).softmax(2)
 
 
 class GuidedAttention(nn.Module):

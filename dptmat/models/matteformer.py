@@ -44,7 +44,8 @@ def region_tokens(
     """Average a map over each region; an absent region gives zeros."""
     with torch.autocast(x.device.type, enabled=False):  # sums over thousands of positions overflow or lose float16
         masks = masks.flatten(2).float()
-        return masks @ x.flatten(1, 2).float() / (masks.sum(2, keepdim=True) + 1e-9)
+        # Equal to adding 1e-9, which ONNX's optimisers take for adding nothing.
+        return masks @ x.flatten(1, 2).float() / masks.sum(2, keepdim=True).clamp(min=1e-9)
 
 
 def cut_windows(
@@ -63,6 +64,11 @@ def join_windows(
     """Put windows back into a map: the inverse of `cut_windows`."""
     x = windows.unflatten(2, (WINDOW, WINDOW)).unflatten(1, (height // WINDOW, width // WINDOW))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def whole_windows(side: int) -> int:
+    """Round the side of a map up to whole windows."""
+    return (side + WINDOW - 1) // WINDOW * WINDOW
 
 
 def make_shift_mask(height: int, width: int, device: torch.device) -> Tensor:
@@ -155,8 +161,8 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, priors: Tensor, shift_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         height, width = x.shape[1:3]
-        x = pad(x, (0, 0, 0, -width % WINDOW, 0, -height % WINDOW))  # padded positions are keys like all others
-        padded = x.shape[1:3]
+        padded = whole_windows(height), whole_windows(width)
+        x = pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height))  # padded positions are keys like all others
         if shift_mask is not None:
             x = x.roll((-SHIFT, -SHIFT), (1, 2))
         windows, priors = self.attn(cut_windows(x), priors, shift_mask)
@@ -214,8 +220,7 @@ class Stage(nn.Module):
         x: Tensor,  # [N, h, w, C]
         regions: Tensor,  # [N, 3, h, w]
     ) -> Tensor:  # [N, h, w, C]
-        height, width = (side + -side % WINDOW for side in x.shape[1:3])
-        shift_mask = make_shift_mask(height, width, x.device)
+        shift_mask = make_shift_mask(*map(whole_windows, x.shape[1:3]), x.device)
         priors = x.new_empty(x.shape[0], 0, x.shape[3], dtype=torch.float32)  # the prior memory starts empty
         for b, block in enumerate(self.blocks):
             inputs = x, priors, regions, shift_mask if b % 2 else None
