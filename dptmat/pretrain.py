@@ -10,6 +10,7 @@ import torch
 from dptmat import checkpoint, config, distributed
 from dptmat.errors import UserError
 from dptmat.index import ImageIndex
+from dptmat.initialise import initialise
 from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses
 from dptmat.models import create_model
@@ -59,6 +60,7 @@ def _pretrain(settings, ranks):
     start = _resume(trainer, settings, data)
     if len(set(map(str, distributed.gather((start, data))))) > 1:
         raise UserError("the processes do not see the same --data and --out; use a file system that all machines share")
+    begun_with = "" if start else initialise(trainer.model, settings.model, settings.init, settings.load)
 
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,8 @@ def _pretrain(settings, ranks):
         print(
             f"{len(index)} photographs, {steps} steps of {settings.batch_size} on {ranks.device}{going_on}", flush=True
         )
+        if begun_with:
+            print(begun_with, flush=True)
     progress = Progress(out, steps, settings.batch_size, start=start, writes=ranks.first)
     loader = _loader(settings, index, sampler, micro_batch, ranks, start, progress.left_out)
     batches = (synthesize_batch(views, settings) for views in loader)

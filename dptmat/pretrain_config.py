@@ -67,6 +67,20 @@ class PretrainConfig:
         "l1,comp,lap", f"Losses, separated by commas: {', '.join(LOSSES)}.", unit="NAMES", group=MODEL
     )
 
+    init: str = setting(
+        "random",
+        "Weights to start from: random; timm (its ImageNet weights of the encoder); or a checkpoint of dptmat, of an "
+        "official matting project, or of an encoder (Swin, SimMIM, MoBY, timm, torchvision).",
+        unit="random|timm|FILE",
+        group=MODEL,
+    )
+    load: str = setting(
+        "all",
+        "Which part of --init to load; all: the encoder, and the decoder where the file has one.",
+        choices=("encoder", "all"),
+        group=MODEL,
+    )
+
     epochs: int = setting(100, "Passes over the photographs.", low=1, group=OPTIM)
     steps: int = setting(0, "Steps of the run; 0: as many as --epochs need.", low=0, group=OPTIM)
     batch_size: int = setting(512, "Samples per step over all processes.", low=2, group=OPTIM)
