@@ -10,6 +10,8 @@ STACKS = {
     "cuda13": ["torch>=2.11", "nvidia-dali-cuda130>=2.4", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc"],
 }
 
+ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
+
 setup(
     name="dptmat",
     version="0.1.0",
@@ -27,6 +29,7 @@ setup(
         "numba>=0.60",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
+        "safetensors>=0.4",
         "simplejpeg>=1.8",
         "tensorboard>=2.14",
         "timm>=1.0.9",
@@ -37,7 +40,16 @@ setup(
     extras_require={
         **STACKS,
         "demo": ["scikit-image>=0.22"],
-        "test": ["pytest>=8", "hypothesis>=6", "ruff==0.17.6", "setuptools>=68", "scikit-image>=0.22"],
+        "onnx": ONNX,
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6",
+            "ruff==0.17.6",
+            "setuptools>=68",
+            "scikit-image>=0.22",
+            "onnxruntime>=1.20",
+            *ONNX,
+        ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},
     classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],

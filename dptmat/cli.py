@@ -147,6 +147,33 @@ def models_command():
         click.echo(f"{name:34} {parameters / 1e6:8.1f} M {small / 1e9:21.1f} G {large / 1e9:6.1f} G")
 
 
+@dptmat.command("convert")
+@click.option(
+    "--from", "official", metavar="PROJECT", type=click.Choice(["matteformer", "gca", "mgmatting"]),
+    help="The project that published IN: matteformer, gca or mgmatting. By default this is recognised.",
+)  # fmt: skip
+@click.option(
+    "--to", "form", metavar="FORM", type=click.Choice(["dptmat", "timm", "onnx"]), default="dptmat", show_default=True,
+    help="dptmat: the network; timm: its encoder as safetensors; onnx: the network for any height and width.",
+)  # fmt: skip
+@click.argument("path", metavar="IN")
+@click.argument("out", metavar="OUT")
+def convert_command(official, form, path, out):
+    """Turn the weights in IN, of a run or of an official matting project, into the file OUT.
+
+    \b
+    Examples: dptmat convert --from matteformer best_model.pth matteformer.pt
+              dptmat convert --to timm step-000250000.pt encoder.safetensors
+              dptmat convert --to onnx step-000250000.pt network.onnx
+    """
+    from dptmat import convert, export
+
+    if Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
+        raise UserError(f"{out} is a folder or in none; give the name of a file in a folder that exists")
+    write = {"dptmat": convert.convert, "timm": export.to_timm, "onnx": export.to_onnx}[form]
+    click.echo(write(path, out, official))
+
+
 def main():
     """Entry point of the console script: exit status 2 and one line for what a user can mend."""
     for stream in (sys.stdout, sys.stderr):
