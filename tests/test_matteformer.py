@@ -10,6 +10,7 @@ from dptmat.models.matteformer import (
     MatteFormer,
     PatchMerging,
     Stage,
+    kept_shift_mask,
     make_shift_mask,
     region_masks,
     region_tokens,
@@ -422,6 +423,18 @@ def test_compiles_without_a_graph_break(network, training):
     for name, alpha in expected.items():
         # The same operators in the same order, so equal but for the order of threads.
         torch.testing.assert_close(result[name], alpha, atol=1e-5, rtol=0)
+
+
+def test_masks_are_made_once_for_a_size_and_serve_a_training_after_an_evaluation(network):
+    kept_shift_mask.cache_clear()
+    x = make_input(1)
+    with torch.inference_mode():
+        network(x)
+        network(x)
+    # maps of 16, 8, 4 and 2 positions a side: padded to 21, 14, 7 and 7
+    assert (kept_shift_mask.cache_info().misses, kept_shift_mask.cache_info().hits) == (3, 5)
+    network(x)["alpha_os1"].mean().backward()
+    network.zero_grad()
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ Letters: N images, H x W the size of the input, h x w of a stage's map, C channe
 """
 
 from collections import OrderedDict
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +88,13 @@ def make_shift_mask(height: int, width: int, device: torch.device) -> Tensor:
         i = torch.arange(size, device=device)
         return (i >= size - WINDOW).int() + (i >= size - SHIFT).int()
 
-    labels = 3 * stripe(height)[:, None] + stripe(width)
-    labels = cut_windows(labels[None, :, :, None])[0, :, :, 0]  # [W, 49]
-    return -100.0 * (labels[:, :, None] != labels[:, None, :]).float()
+    with torch.inference_mode(False):  # a mask that is kept may serve a training later
+        labels = 3 * stripe(height)[:, None] + stripe(width)
+        labels = cut_windows(labels[None, :, :, None])[0, :, :, 0]  # [W, 49]
+        return -100.0 * (labels[:, :, None] != labels[:, None, :]).float()
+
+
+kept_shift_mask = lru_cache(maxsize=8)(make_shift_mask)  # those of the last two sizes of input, four stages each
 
 
 def stochastic_depth(residual: Tensor, rate: float, drawn: int) -> Tensor:
@@ -220,7 +225,10 @@ class Stage(nn.Module):
         x: Tensor,  # [N, h, w, C]
         regions: Tensor,  # [N, 3, h, w]
     ) -> Tensor:  # [N, h, w, C]
-        shift_mask = make_shift_mask(*map(whole_windows, x.shape[1:3]), x.device)
+        # What is traced makes its own mask, and what has no values (a fake tensor) must leave none behind.
+        traced = torch.compiler.is_compiling() or type(x) is not Tensor
+        get_mask = make_shift_mask if traced else kept_shift_mask
+        shift_mask = get_mask(*map(whole_windows, x.shape[1:3]), x.device)
         priors = x.new_empty(x.shape[0], 0, x.shape[3], dtype=torch.float32)  # the prior memory starts empty
         for b, block in enumerate(self.blocks):
             inputs = x, priors, regions, shift_mask if b % 2 else None
