@@ -1,6 +1,8 @@
 """The CPU path's compiler: loops that numba compiles for the processor at hand, on as many threads as PyTorch has."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numba
 import torch
@@ -35,5 +37,9 @@ def for_each_part(work, samples):
         for part in parts:
             work(part)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, parts))  # raises what a thread has raised
+    list(_pool(threads, os.getpid()).map(work, parts))  # raises what a thread has raised
+
+
+@cache  # new threads would start with fresh memory at every call; of another process there is only the number
+def _pool(threads, process):
+    return ThreadPoolExecutor(threads)
