@@ -1,9 +1,20 @@
-"""Shared by the tests: photographs on disk and a clear skip for what needs a GPU."""
+"""Shared by the tests: photographs on disk, the command, and a clear skip for what needs a GPU."""
+
+import os
+import subprocess
+import sys
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes on the same cores: more threads would only get in their way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 
+from dptmat import cli
 from dptmat.demo import write_photographs
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # also where a plugin has loaded PyTorch before
 
 
 def pytest_collection_modifyitems(items):
@@ -19,3 +30,36 @@ def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
     write_photographs(folder)
     return folder
+
+
+@pytest.fixture
+def dptmat(capsys, monkeypatch):
+    """Function that runs the command in this process: (exit status, standard output, standard error)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["dptmat", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def torchrun():
+    """Function that runs the command in two processes, which are one run."""
+
+    def run(words):
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            "dptmat.cli",
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*start, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+    return run

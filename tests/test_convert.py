@@ -1,14 +1,11 @@
 """Official checkpoints load and give the published networks' outputs; wrong files are refused in a few lines."""
 
-import sys
-
 import pytest
 import torch
 from published import make_input, plain_gca, plain_mgmatting, published, randomise
 from test_matteformer import make_input as make_trimap_input
 from test_matteformer import perturb, plain_block
 
-from dptmat import cli
 from dptmat.convert import convert, load_network
 from dptmat.errors import UserError
 from dptmat.models import create_model
@@ -33,17 +30,6 @@ def checkpoint_of(network, module=True):
     return {
         "iter": 500, "loss": loss, "state_dict": state, "opt_state_dict": optimizer, "lr_state_dict": {"last_epoch": 1},
     }  # fmt: skip
-
-
-@pytest.fixture
-def dptmat(capsys, monkeypatch):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["dptmat", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What leaves the library: timm loads the encoder, and onnxruntime computes what PyTorch does, at any size."""
 
 import re
-import sys
 
 import numpy as np
 import onnxruntime
@@ -11,7 +10,6 @@ import torch
 from published import make_input, randomise
 from torch.nn.functional import one_hot
 
-from dptmat import cli
 from dptmat.errors import UserError
 from dptmat.export import to_onnx, to_timm
 from dptmat.models import create_model, gca
@@ -73,15 +71,13 @@ def test_an_encoder_that_timm_does_not_have_is_refused(tmp_path):
 
 
 @torch.no_grad()
-def test_onnxruntime_gives_the_same_alphas_at_other_sizes(tmp_path, monkeypatch, capsys):
+def test_onnxruntime_gives_the_same_alphas_at_other_sizes(tmp_path, dptmat):
     torch.manual_seed(0)
     network = randomise(create_model("unet_resnet10t")).eval()
     path = save(network, "unet_resnet10t", tmp_path / "ours.pt")
-    monkeypatch.setattr(sys, "argv", ["dptmat", "convert", "--to", "onnx", str(path), str(tmp_path / "network.onnx")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    assert capsys.readouterr().out.count("\n") == 1
+    status, printed, _ = dptmat("convert", "--to", "onnx", path, tmp_path / "network.onnx")
+    assert not status
+    assert printed.count("\n") == 1
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
     for n, height, width in ((1, 32, 96), (3, 128, 64)):
         x = make_input(n, height, width)

@@ -9,7 +9,7 @@ import torch
 from published import published
 from torch.nn.functional import interpolate
 
-from dptmat import checkpoint, cli
+from dptmat import checkpoint
 from dptmat.errors import UserError
 from dptmat.initialise import initialise
 from dptmat.models import create_model
@@ -266,14 +266,11 @@ def test_a_run_starts_from_the_file_and_goes_on_without_it(photographs, tmp_path
     ("init", "message"),
     [("missing.pth", "missing.pth does not exist; give random, timm"), ("text.pth", "cannot be read")],
 )
-def test_a_wrong_file_is_one_line(photographs, tmp_path, capsys, monkeypatch, init, message):
+def test_a_wrong_file_is_one_line(photographs, tmp_path, dptmat, init, message):
     (tmp_path / "text.pth").write_text("no weights\n")
     words = ["--data", photographs, "--out", tmp_path / "run", "--init", tmp_path / init, "--model", "unet_resnet18"]
     words += ["--batch-size", 4, "--size", 64, "--steps", 1]
-    monkeypatch.setattr(sys, "argv", ["dptmat", "pretrain", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    error = capsys.readouterr().err
-    assert ended.value.code == 2
+    status, _, error = dptmat("pretrain", *words)
+    assert status == 2
     assert message in error
     assert error.count("\n") == 1
