@@ -21,6 +21,10 @@ class Stream(IntEnum):
     PAIRING = 4  # shift of the in-batch pairing; the id is the batch's first
     SHUFFLE = 5  # round keys of the epoch's order; the id is the epoch
     SUBSTITUTE = 6  # the photograph put in place of an unreadable one
+    FOREGROUND = 7  # round keys of the order of fine-tuning's foregrounds; the id is the pass through them
+    FINETUNE = 8  # the other choices of a fine-tuning sample
+    REFINEMENT = 9  # the losses' phase at a step; the id is the step
+    DILATION = 10  # the width of a test trimap; the id is a hash of the image's name
 
 
 def require_seed(seed):
