@@ -5,11 +5,11 @@ scripts of MG-Matting and MatteFormer.
 Differs: computed on the device of the alphas, where the published scripts dilate with OpenCV; the results are equal.
 """
 
-from math import sqrt
-
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from dptmat.morphology import dilate
 
 
 def fuse_alphas(alphas: dict[str, Tensor], side: int | None = None) -> Tensor:
@@ -31,12 +31,12 @@ def fuse_alphas(alphas: dict[str, Tensor], side: int | None = None) -> Tensor:
     return alpha
 
 
-def uncertain_region(alpha: Tensor, width: int, side: int | None = None) -> Tensor:
+def uncertain_region(alpha: Tensor, width: int | Tensor, side: int | None = None, widest: int | None = None) -> Tensor:
     """Mark the pixels where alpha is from 1/255 to 254/255, grown by an ellipse.
 
     Args:
         alpha: float32 [N, 1, H, W].
-        width: Width and height of the ellipse in pixels, odd: that of OpenCV's ``MORPH_ELLIPSE``.
+        width, widest: Of the ellipse in pixels, as for `dptmat.morphology.dilate`.
         side: Resize alpha to side x side pixels before, and the result back; None for its own size.
 
     Returns:
@@ -47,24 +47,5 @@ def uncertain_region(alpha: Tensor, width: int, side: int | None = None) -> Tens
         # MatteFormer's script calls the same function: PyTorch's "nearest" multiplies in float32, so that at some sizes
         # it takes another pixel than floor(i * H / side).
         alpha = interpolate(alpha, size=(side, side), mode="nearest")
-    region = _dilate((alpha >= 1 / 255) & (alpha <= 254 / 255), width)
+    region = dilate((alpha >= 1 / 255) & (alpha <= 254 / 255), width, widest)
     return interpolate(region.byte(), size=size, mode="nearest").bool() if side else region
-
-
-def _dilate(mask: Tensor, width: int) -> Tensor:
-    """Grow bool [N, 1, H, W] by OpenCV's ellipse, whose rows reach as far as a circle of radius width // 2, rounded."""
-    radius = width // 2
-    grown, row = torch.zeros_like(mask), mask.clone()
-    for reach in range(radius + 1):  # row is the mask, grown sideways by reach
-        _add_shifted(row, mask, reach, dim=3)
-        _add_shifted(row, mask, -reach, dim=3)
-        for y in range(-radius, radius + 1):
-            if round(sqrt(radius**2 - y**2)) == reach:
-                _add_shifted(grown, row, y, dim=2)
-    return grown
-
-
-def _add_shifted(target: Tensor, mask: Tensor, by: int, dim: int) -> None:
-    length = target.shape[dim] - abs(by)
-    if length > 0:
-        target.narrow(dim, max(by, 0), length).logical_or_(mask.narrow(dim, max(-by, 0), length))

@@ -1,0 +1,49 @@
+"""Masks grown by OpenCV's ellipses, on the device of the masks and with a width of its own for each."""
+
+import torch
+from torch import Tensor
+
+
+def dilate(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tensor:
+    """Grow a mask by an ellipse that is as high as wide, as ``cv2.dilate`` with ``MORPH_ELLIPSE`` does.
+
+    Row i of the ellipse of width k reaches round(sqrt(c**2 - (i - c)**2)) pixels from its centre c = k // 2, but not
+    beyond k: an even ellipse lacks what an odd one has at the right and at the bottom. Does not wait for the device.
+
+    Args:
+        mask: bool [N, 1, H, W].
+        width: In pixels, from 1: one for all masks, or int64 [N].
+        widest: The largest width that may occur; to be given where ``width`` is a tensor.
+
+    Returns:
+        bool [N, 1, H, W].
+    """
+    if not isinstance(width, Tensor):
+        width, widest = torch.full((len(mask),), width, device=mask.device), width
+    centre = width // 2
+    left, right = _distance(mask), _distance(mask.flip(3)).flip(3)
+    grown = torch.zeros_like(mask)
+    height = mask.shape[2]
+    for dy in range(-(widest // 2), widest - widest // 2):
+        # what this row of each ellipse reaches to the left; -1 where the ellipse has no such row
+        reach = (centre**2 - dy**2).clamp(min=0).sqrt().round().long()
+        reach = torch.where((dy >= -centre) & (dy < width - centre), reach, -1)
+        far, near = (x.to(left.dtype)[:, None, None, None] for x in (reach, torch.minimum(reach, width - 1 - centre)))
+        length = height - abs(dy)
+        if length > 0:
+            rows = slice(max(dy, 0), max(dy, 0) + length)
+            hit = (left[:, :, rows] <= far) | (right[:, :, rows] <= near)
+            grown.narrow(2, max(-dy, 0), length).logical_or_(hit)
+    return grown
+
+
+def erode(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tensor:
+    """Shrink a mask as ``cv2.erode`` does; arguments and result as for `dilate`. Outside of it all counts as set."""
+    return ~dilate(~mask, width, widest)
+
+
+def _distance(mask: Tensor) -> Tensor:
+    """Count the pixels from each one to the next set one at its left, int32 of the same shape; large without one."""
+    column = torch.arange(mask.shape[3], dtype=torch.int32, device=mask.device)
+    never = torch.tensor(-(1 << 20), dtype=torch.int32, device=mask.device)
+    return column - torch.where(mask, column, never).cummax(dim=3).values
