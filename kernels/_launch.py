@@ -29,6 +29,11 @@ def source(stem, dtype=torch.float32):
     return "\n".join([*texts, constants, _read(f"{stem}.cu")])
 
 
+def count_tiles(pixels, run):
+    """Count the thread blocks that a sample takes, where a thread works on ``run`` pixels."""
+    return -(-pixels // (run * THREADS))
+
+
 def launch(stem, kernel, blocks, *args, dtype=torch.float32):
     """Run a kernel of ``stem``.cu on ``blocks`` blocks of THREADS threads; does not wait for it.
 

@@ -5,7 +5,7 @@ import torch
 
 from . import _checks
 from ._compile import compiled, for_each_part
-from ._launch import THREADS, launch
+from ._launch import count_tiles, launch
 from ._operator import register
 from .philox import Stream, words
 from .trimap import FOREGROUND, UNKNOWN
@@ -88,7 +88,7 @@ def _random_alpha(trimap: torch.Tensor, ids: torch.Tensor, seed: int, by_cell: b
 def _random_alpha_cuda(trimap, ids, seed, by_cell, cell):
     samples, height, width = trimap.shape
     alpha = _random_alpha_fake(trimap, ids, seed, by_cell, cell)
-    tiles = -(-height * width // (RUN * THREADS))  # thread blocks of a sample
+    tiles = count_tiles(height * width, RUN)
     launch(
         "alpha", "random_alpha", samples * tiles, trimap.contiguous(), ids.contiguous(), alpha, seed, tiles,
         height, width, cell, -(-width // cell), by_cell,

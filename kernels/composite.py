@@ -3,7 +3,7 @@
 import torch
 
 from . import _checks
-from ._launch import THREADS, launch
+from ._launch import count_tiles, launch
 from ._operator import register
 
 FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -99,7 +99,7 @@ def _launch_pixels(kernel, channels, *tensors):
     samples, _, height, width = tensors[0].shape
     tensors = [x.contiguous() for x in tensors]
     run = 16 // tensors[0].itemsize  # pixels of one thread
-    tiles = -(-height * width // (run * THREADS))  # thread blocks of a sample
+    tiles = count_tiles(height * width, run)
     aligned = height * width % run == 0 and all(x.data_ptr() % 16 == 0 for x in tensors)
     launch(
         "composite", kernel, samples * tiles, *tensors, tiles, height * width, channels, aligned, dtype=tensors[0].dtype

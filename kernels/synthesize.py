@@ -7,7 +7,7 @@ import torch
 
 from . import _checks
 from ._compile import compiled, fma, for_each_part
-from ._launch import THREADS, launch
+from ._launch import count_tiles, launch
 from ._operator import register
 from .alpha import fill_alphas
 from .batch import Batch
@@ -283,7 +283,7 @@ def _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, by_
     samples, height, width, _ = views.shape
     cells = count_cells(height, width, cell, unknown, foreground)
     run = 16 // image.itemsize  # pixels of one thread
-    tiles = -(-height * width // (run * THREADS))  # thread blocks of a sample
+    tiles = count_tiles(height * width, run)
     launch(
         "synthesize", "synthesize", samples * tiles, views.contiguous(), ids.contiguous(),
         None if color is None else color.contiguous(), image, *others, seed, samples, height, width, cell,

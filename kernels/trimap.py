@@ -9,7 +9,7 @@ import torch
 
 from . import _checks
 from ._compile import compiled, for_each_part
-from ._launch import THREADS, launch
+from ._launch import count_tiles, launch
 from ._operator import register
 from .permutation import half_bits, permute, round_keys
 from .philox import Stream
@@ -113,7 +113,7 @@ def _random_trimap(
 def _random_trimap_cuda(ids, seed, height, width, cell, unknown, foreground):
     cells = count_cells(height, width, cell, unknown, foreground)
     trimap = _random_trimap_fake(ids, seed, height, width, cell, unknown, foreground)
-    tiles = -(-height * width // (RUN * THREADS))  # thread blocks of a sample
+    tiles = count_tiles(height * width, RUN)
     launch(
         "trimap", "random_trimap", len(ids) * tiles, ids.contiguous(), trimap, seed, tiles, height, width, cell,
         cells.columns, cells.total, cells.half_bits, cells.unknown, cells.foreground,

@@ -33,9 +33,9 @@ def compiler():
 
 @pytest.fixture
 def on_host(compiler, monkeypatch):
+    monkeypatch.setattr(_launch, "THREADS", cuda_host.THREADS)
     for module in (trimap_module, alpha_module, composite_module, synthesize_module):
         monkeypatch.setattr(module, "launch", cuda_host.launch)
-        monkeypatch.setattr(module, "THREADS", cuda_host.THREADS)
 
 
 def draw(samples, height, width):
