@@ -1,5 +1,8 @@
 """Checkpoints on disk: written whole or not at all, the newest few kept."""
 
+import errno
+import time
+import zipfile
 from pathlib import Path
 
 import torch
@@ -7,14 +10,64 @@ import torch
 from dptmat.errors import UserError
 from dptmat.files import write_whole
 
-_PARTS = {"model", "optimizer", "scaler", "step", "config", "micro_batch", "photographs"}
+_AGAIN_AFTER = 60  # seconds
+_WAITS = 1, 2, 4, 8, 15  # seconds: 30 in all, after which schedulers kill
+_PARTS = {"model", "optimizer", "scaler", "running_norm", "step", "config", "micro_batch", "photographs"}
+
+
+class Checkpoints:
+    """The checkpoints of a run, which goes on where one cannot be written, as on a full disk.
+
+    Args:
+        folder: Their folder; made if missing.
+        keep: Number of them that stay.
+        state: Function that gives what to save after a number of steps.
+    """
+
+    def __init__(self, folder, keep, state):
+        self._folder, self._keep, self._state = Path(folder), keep, state
+        self._again_at = None  # seconds of the host's clock
+
+    def save(self, step):
+        """Write the checkpoint of ``step``, or say why not and leave it to ``save_if_due`` and the next ``save``."""
+        self._again_at = None
+        try:
+            save(self._folder, step, self._state(step), self._keep)
+        except UserError as error:
+            kept = latest(self._folder)
+            print(
+                f"{error}; the run goes on and tries again in {_AGAIN_AFTER} s or with the next checkpoint; the last "
+                f"good one is {kept.name if kept else 'still to come'}",
+                flush=True,
+            )
+            self._again_at = time.monotonic() + _AGAIN_AFTER
+
+    def save_if_due(self, step):
+        """Try again if a checkpoint could not be written some time ago."""
+        if self._again_at is not None and time.monotonic() >= self._again_at:
+            self.save(step)
+
+    def save_at_last(self, step):
+        """Write the checkpoint with which the run ends, waiting some time for room.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        for wait in (*_WAITS, None):
+            try:
+                return save(self._folder, step, self._state(step), self._keep)
+            except UserError as error:
+                if wait is None:
+                    raise
+                print(f"{error}; trying again in {wait} s", flush=True)
+                time.sleep(wait)
 
 
 def save(folder, step, state, keep):
     """Write ``state`` as the checkpoint of ``step`` and delete all but the newest ``keep``.
 
     The file appears under its name only when it is complete and on the disk, so a kill at any moment leaves the older
-    ones as they are.
+    ones as they are. Where the disk is full and holds several older ones, all of them but the newest make room.
 
     Args:
         folder: Folder of the checkpoints; made if missing.
@@ -26,20 +79,24 @@ def save(folder, step, state, keep):
         Path of the new file.
 
     Raises:
-        UserError: The file cannot be written, as on a full disk; the older checkpoints are as they were.
+        UserError: The file cannot be written, as on a full disk; the newest of the older checkpoints is as it was.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     path = path_of(folder, step)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_parts(path.parent)
         write_whole(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:  # on a full disk torch hides the one behind the other
         reason = error if isinstance(error, OSError) else error.__context__ or error
+        older = _sorted(path.parent)[:-1]
+        if older and getattr(reason, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            print(f"the disk is full: {', '.join(old.name for old in older)} made room", flush=True)
+            _remove(older)
+            return save(folder, step, state, keep)
         raise UserError(
             f"checkpoint {path} cannot be written: {reason}; make room and go on by --resume auto"
         ) from error
-    for old in _sorted(folder)[:-keep]:
-        old.unlink()
+    _remove(_sorted(path.parent)[:-keep])
     return path
 
 
@@ -54,6 +111,29 @@ def latest(folder):
     return found[-1] if found else None
 
 
+def newest_whole(folder):
+    """The newest checkpoint in ``folder`` that is whole.
+
+    Returns:
+        (path, state, sentences on newer ones that are damaged); the first two are None where there is no checkpoint.
+
+    Raises:
+        UserError: All are damaged.
+        OSError: One cannot be read, which says nothing about what it holds.
+    """
+    damaged = []
+    for path in reversed(_sorted(Path(folder))):
+        with open(path, "rb"):
+            pass
+        try:
+            return path, load(path), damaged
+        except UserError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise UserError(f"no checkpoint in {folder} is whole; {damaged[0]}")
+    return None, None, []
+
+
 def load(path):
     """Read a checkpoint of this library to the CPU.
 
@@ -62,6 +142,10 @@ def load(path):
     """
     expected = "expected a checkpoint that dptmat wrote (step-*.pt)"
     try:
+        with zipfile.ZipFile(path) as content:  # torch does not look at the checksums
+            broken = content.testzip()
+        if broken:
+            raise ValueError(f"{broken} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for a damaged or foreign file
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -76,9 +160,17 @@ def load(path):
 
 def drop_after(folder, step):
     """Delete the checkpoints of later steps: a run that goes on at ``step`` makes them again."""
-    for path in _sorted(Path(folder)):
-        if int(path.stem.removeprefix("step-")) > step:
-            path.unlink()
+    _remove(path for path in _sorted(Path(folder)) if int(path.stem.removeprefix("step-")) > step)
+
+
+def remove_parts(folder):
+    """Delete what a kill has left of files that were being written."""
+    _remove(Path(folder).glob("*.part"))
+
+
+def _remove(paths):
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _sorted(folder):

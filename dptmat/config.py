@@ -73,14 +73,20 @@ def from_mapping(cls, values, source):
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(fields)}"
             raise UserError(f"{source}: unknown key {key!r}; {hint}")
-    for field in fields.values():
-        if field.default is dataclasses.MISSING and field.name not in values:
-            raise UserError(f"{option_name(field)} is missing; give it as an option or in the --config file")
+    missing = [
+        option_name(field)
+        for field in fields.values()
+        if field.default is dataclasses.MISSING and field.name not in values
+    ]
+    if missing:
+        raise UserError(
+            f"missing: {', '.join(sorted(missing))}; give each as an option or as a key of the --config file"
+        )
     return cls(**values)
 
 
-def read_toml(path):
-    """A TOML file as a dictionary.
+def read_toml(path, name="--config"):
+    """A TOML file as a dictionary; ``name`` is what messages call it.
 
     Raises:
         UserError: It is missing or not TOML.
@@ -88,7 +94,7 @@ def read_toml(path):
     try:
         return tomllib.loads(os.fsdecode(Path(path).read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} cannot be read as TOML: {error}") from error
+        raise UserError(f"{name} {path} cannot be read as TOML: {error}") from error
 
 
 def to_toml(config):

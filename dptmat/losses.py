@@ -1,12 +1,14 @@
-"""Losses of image matting, each over the unknown region only.
+"""Losses of image matting, each over a region: the trimap's unknown one, unless said otherwise.
 
-All take alpha mattes of [N, 1, H, W] in 0..1 and a weight of the same shape, 1 where the trimap is unknown and 0
-elsewhere, and give a scalar: the sum of the weighted absolute errors over the batch, divided by the sum of the weights.
-Without an unknown pixel they are 0. They compute in float32, since float16 cannot hold sums over a picture.
+All take alpha mattes of [N, 1, H, W] in 0..1 and a weight of the same shape, 1 in the region and 0 elsewhere, and give
+a scalar: the sum of the weighted absolute errors over the batch, divided by the sum of the weights. Where the region
+is empty they are 0. They compute in float32, since float16 cannot hold sums over a picture.
 """
 
 import torch
 import torch.nn.functional as F
+
+from dptmat.fusion import uncertain_region
 
 _LEVELS = 5
 # Weight of each output, by the number of them and by the stride at which it is predicted. The sum over three is divided
@@ -43,26 +45,51 @@ def laplacian(prediction, alpha, weight):
     return total
 
 
-def matting_losses(outputs, batch, names):
+def matting_losses(outputs, batch, names, regions=None):
     """The losses ``names`` of a network's outputs, each summed over three outputs with weights 2, 1, 1 over 5.
 
     Args:
         outputs: Dictionary of alphas [N, 1, H, W]: alpha_os1, alpha_os4, alpha_os8, or
             alpha_os1 alone, which then counts fully.
-        batch: What ``synthesize`` gave.
+        batch: With ``alpha``, ``contrast`` and ``trimap``: a ``Batch`` or ``MatteBatch``.
         names: Some of "l1", "comp", "lap".
+        regions: Where each output counts, bool [N, 1, H, W] by its name; by default the unknown region of the trimap.
 
     Returns:
         Dictionary of scalars, float32, by name. Their sum is the loss.
     """
-    unknown = (batch.trimap == 1).float()
+    weight = {key: (regions[key] if regions else batch.trimap == 1).float() for key in outputs}
     of = {
-        "l1": lambda prediction: l1(prediction, batch.alpha, unknown),
-        "comp": lambda prediction: composition(prediction, batch.alpha, batch.contrast, unknown),
-        "lap": lambda prediction: laplacian(prediction, batch.alpha, unknown),
+        "l1": lambda key: l1(outputs[key], batch.alpha, weight[key]),
+        "comp": lambda key: composition(outputs[key], batch.alpha, batch.contrast, weight[key]),
+        "lap": lambda key: laplacian(outputs[key], batch.alpha, weight[key]),
     }
-    weights = _OUTPUT_WEIGHTS[len(outputs)]
-    return {name: sum(w * of[name](outputs[key]) for key, w in weights.items()) for name in names}
+    shares = _OUTPUT_WEIGHTS[len(outputs)]
+    return {name: sum(share * of[name](key) for key, share in shares.items()) for name in names}
+
+
+def refine(outputs, widths, widest, side=None):
+    """Put finer alphas in place of coarser ones where these are uncertain, as at inference but with random widths.
+
+    Args:
+        outputs: Dictionary of alpha_os1, alpha_os4 and alpha_os8, float32 [N, 1, H, W].
+        widths: Widths in pixels of the ellipses around the uncertain region of alpha_os8, and of alpha_os4 after it was
+            put in place, int64 [N, 2].
+        widest: The largest widths that may occur, (int, int).
+        side: As for `dptmat.fusion.uncertain_region`: 640 for MatteFormer.
+
+    Returns:
+        The dictionary with alpha_os4 and alpha_os1 put in place, and where each of the three was asked, bool
+        [N, 1, H, W] by name; alpha_os8 is everywhere.
+
+    Source: Yu et al., Mask Guided Matting via Progressive Refinement Network, CVPR 2021, section 3.2.
+    """
+    alpha = outputs["alpha_os8"]
+    fused, regions = {"alpha_os8": alpha}, {"alpha_os8": torch.ones_like(alpha, dtype=torch.bool)}
+    for column, name in enumerate(("alpha_os4", "alpha_os1")):
+        regions[name] = uncertain_region(alpha.detach(), widths[:, column], side, widest[column])
+        alpha = fused[name] = torch.where(regions[name], outputs[name], alpha)
+    return fused, regions
 
 
 def _weighted_mean(error, weight):

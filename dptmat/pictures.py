@@ -7,9 +7,9 @@ import numpy as np
 
 from dptmat.errors import UserError
 from dptmat.kernels.synthesize import MEAN, STD
+from dptmat.mattes import LEVELS
 
 _CAPTION = 24  # height in pixels of the line of captions
-_GREY = np.array([0, 128, 255], np.uint8)  # a trimap's values in image files, by class
 
 
 def preview_sheet(views, batch, rows):
@@ -20,9 +20,21 @@ def preview_sheet(views, batch, rows):
         {
             "foreground": foreground,
             "background": foreground[batch.pairing.cpu().numpy()],
-            "trimap": _GREY[batch.trimap.cpu().numpy()[:, 0]],
+            "trimap": LEVELS[batch.trimap.cpu().numpy()[:, 0]],
             "alpha": _eight_bit(batch.alpha),
             "composite": _composite(batch),
+        },
+        rows,
+    )
+
+
+def samples_sheet(batch, rows):
+    """Composite, trimap and alpha of the first samples, a row each: uint8 [H, W, 3] RGB."""
+    return _sheet(
+        {
+            "composite": _composite(batch),
+            "trimap": LEVELS[batch.trimap.cpu().numpy()[:, 0]],
+            "alpha": _eight_bit(batch.alpha),
         },
         rows,
     )

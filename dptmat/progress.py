@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch.utils.tensorboard import SummaryWriter
 
 from dptmat.files import write_whole
+from dptmat.journal import Journal
 
 
 class Progress:
@@ -19,16 +20,20 @@ class Progress:
         steps: Steps of the whole run.
         batch_size: Samples per step over all processes.
         start: Steps done before; what an earlier process logged beyond them is dropped, since it is done again.
-        writes: Whether this process is the one that writes and prints; the others only name bad photographs.
+        writes: Whether this process is the one that writes and prints.
+
+    Attributes:
+        skipped_steps: Number of steps that were left out, since loss or gradient were not finite.
     """
 
     def __init__(self, out, steps, batch_size, *, start, writes):
         self._steps, self._batch_size, self._writes = steps, batch_size, writes
+        self.skipped_steps = 0
         if writes:
             path = Path(out) / "log.jsonl"
             _drop_after(path, start)
-            self._lines = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by close()
-            self._board = SummaryWriter(Path(out) / "tensorboard", purge_step=start + 1)
+            self._lines = Journal(path)
+            self._board = _Board(Path(out) / "tensorboard", start)
         self._began = self._last = _Moment(time.perf_counter(), start, 0.0)
 
     def report(self, step, scalars, learning_rate, waited):
@@ -49,9 +54,8 @@ class Progress:
         self._last = now
         # JSON has no infinity, which is the norm of a gradient that float16 could not hold.
         plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        self._lines.write(json.dumps({"step": step, **plain}) + "\n")
-        for name, value in numbers.items():
-            self._board.add_scalar(name, value, step)
+        self._lines.add(json.dumps({"step": step, **plain}))
+        self._board.add(numbers, step)
         total_seconds, total_steps, _ = now.since(self._began)
         left = (self._steps - step) * total_seconds / total_steps
         print(
@@ -60,10 +64,32 @@ class Progress:
             flush=True,
         )
 
-    def left_out(self, path, reason):
-        """Name a photograph that cannot be used."""
+    def validated(self, step, scores):
+        """Log the scores of the validation images at a step: ``sad``, ``mse``, ``grad``, ``conn``."""
+        if not self._writes:
+            return
+        self._lines.add(json.dumps({"step": step, "validation": scores}))
+        self._board.add({f"validation/{name}": value for name, value in scores.items()}, step)
+        sad, mse, grad, conn = (scores[name] for name in ("sad", "mse", "grad", "conn"))
+        print(
+            f"step {step}/{self._steps}  validation: SAD {sad:.2f}  MSE {1000 * mse:.2f}e-3  Grad {grad:.2f}  "
+            f"Conn {conn:.2f}",
+            flush=True,
+        )
+
+    def skipped(self, step, samples):
+        """Name a step that was left out, since loss or gradient were not finite, and the samples that can be why."""
+        self.skipped_steps += 1
         if self._writes:
-            self._lines.write(json.dumps({"left_out": path, "reason": reason}) + "\n")
+            self._lines.add(json.dumps({"step": step, "skipped": samples}))
+            ids = f"{', '.join(map(str, samples[:8]))}{', ...' if len(samples) > 8 else ''}"
+            print(f"step {step}/{self._steps} left out: loss or gradient is not finite; samples {ids}", flush=True)
+
+    def left_out(self, path, reason):
+        """Name a file that cannot be used."""
+        if not self._writes:
+            return
+        self._lines.add(json.dumps({"left_out": path, "reason": reason}))
         print(f"left out: {path}: {reason}", flush=True)
 
     def close(self):
@@ -75,6 +101,33 @@ class Progress:
             print(f"waited for data {waited / seconds:.1%} of {seconds:.0f} s", flush=True)
         self._lines.close()
         self._board.close()
+
+
+class _Board:
+    """Curves for TensorBoard; where they cannot be written, the run goes on without them."""
+
+    def __init__(self, folder, start):
+        self._writer = SummaryWriter(folder, purge_step=start + 1)
+
+    def add(self, numbers, step):
+        if self._writer is None:
+            return
+        try:
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self):
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error):
+        print(f"tensorboard/ cannot be written: {error.strerror}; log.jsonl goes on", flush=True)
+        self._writer = None
 
 
 class _Moment(NamedTuple):
@@ -90,14 +143,11 @@ class _Moment(NamedTuple):
 
 
 def _drop_after(path, step):
-    """Delete the lines of later steps, and one that a kill has cut short."""
+    """Delete the lines of later steps, and one that a kill has cut short; files that are left out stay named."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n") or json.loads(line).get("step", 0) > step:
-            break
-        kept.append(line)
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
     write_whole(path, lambda file: file.write(b"".join(kept)))
 
 

@@ -28,7 +28,7 @@ class Sampler:
             raise UserError(f"--batch-size {self.batch_size} does not divide among {self.ranks} processes")
         if self.images < self.batch_size:
             raise UserError(
-                f"--batch-size {self.batch_size} is more than the {self.images} photographs of --data; "
+                f"--batch-size {self.batch_size} is more than the {self.images} photographs that there are; "
                 f"use --batch-size {self.images} or less, or more photographs"
             )
 

@@ -27,6 +27,26 @@ class Augmentation:
     vflip: float = 0.5  # chance of a view upside down
     hue: float = 40.0  # degrees, drawn from -hue..hue
 
+    def draw(self, ids, seed):
+        """Draw the changes to each view: rotation, shear and hue in radians, float64 [N], and the zoom of x and y.
+
+        Args:
+            ids: Sample ids, int64 [N].
+            seed: Seed of the run.
+
+        Returns:
+            rotation, shear, hue, and zoom float64 [N, 2]: steps in the photograph for one in the view, negative where
+            the axis is flipped.
+        """
+        unit = words(seed, Stream.AUGMENT, ids, 2).reshape(len(ids), 8) / 2.0**32
+        rotation, shear, hue = (
+            np.radians((2 * unit[:, column] - 1) * limit)
+            for column, limit in ((0, self.rotation), (3, self.shear), (6, self.hue))
+        )
+        scale = self.scale_min + unit[:, 1:3] * (self.scale_max - self.scale_min)
+        mirrored = np.where(unit[:, 4:6] < (self.hflip, self.vflip), -1.0, 1.0)
+        return rotation, shear, hue, mirrored / scale
+
     def matrices(self, ids, seed, size):
         """Draw both matrices of each view.
 
@@ -39,30 +59,24 @@ class Augmentation:
             affine float32 [N, 2, 3], from a position in the view to one relative to the photograph's centre, in pixels;
             color float32 [N, 3, 3], to be multiplied with each pixel's (R, G, B).
         """
-        unit = words(seed, Stream.AUGMENT, ids, 2).reshape(len(ids), 8) / 2.0**32
-        rotation, shear, hue = (
-            np.radians((2 * unit[:, column] - 1) * limit)
-            for column, limit in ((0, self.rotation), (3, self.shear), (6, self.hue))
-        )
-        scale = self.scale_min + unit[:, 1:3] * (self.scale_max - self.scale_min)
-        mirrored = np.where(unit[:, 4:6] < (self.hflip, self.vflip), -1.0, 1.0)
-        return _affine(rotation, shear, mirrored / scale, size), _hue_rotation(hue)
+        rotation, shear, hue, zoom = self.draw(ids, seed)
+        linear = linear_map(rotation, shear, zoom)
+        offset = -linear @ np.full((2, 1), size / 2)  # the view's centre falls on the photograph's
+        return np.concatenate([linear, offset], axis=2).astype(np.float32), _hue_rotation(hue)
 
 
-def _affine(rotation, shear, zoom, size):
-    """From view to photograph: rotation by a, shear by t, then zoom of each axis (negative: mirrored).
+def linear_map(rotation, shear, zoom):
+    """From view to photograph: rotation by a, shear by t, then zoom of each axis (negative: mirrored): [N, 2, 2].
 
     [cos a, sin(a + t); -sin a, cos(a + t)] / cos t, as in the augmentation of MG Matting (Yu et al., CVPR 2021).
     """
-    linear = np.stack(
+    return np.stack(
         [
             np.stack([np.cos(rotation), np.sin(rotation + shear)], -1) * zoom[:, :1],
             np.stack([-np.sin(rotation), np.cos(rotation + shear)], -1) * zoom[:, 1:],
         ],
         axis=1,
     ) / np.cos(shear).reshape(-1, 1, 1)
-    offset = -linear @ np.full((2, 1), size / 2)  # the view's centre falls on the photograph's
-    return np.concatenate([linear, offset], axis=2).astype(np.float32)
 
 
 def _hue_rotation(angle):

@@ -1,52 +1,42 @@
 """Runs the graph: feeds it sample ids ahead of time, hands its outputs to torch without a copy, survives a bad file."""
 
 import time
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from dptmat.errors import UserError
-from dptmat.pipelines.pretrain import pretrain_graph
-from dptmat.pipelines.probe import encode_path, find_unreadable
+from dptmat.pipelines.probe import find_unopened, find_unreadable
 
-
-class Views(NamedTuple):
-    """What ``synthesize`` needs of one batch."""
-
-    views: torch.Tensor  # uint8 [N, H, W, 3] RGB
-    color: torch.Tensor  # float32 [N, 3, 3]
-    ids: torch.Tensor  # int64 [N]
+_TRIES = 5  # of a batch whose files can all be decoded when asked one by one
+_FULL_OF_BAD = 8  # times in a row that substitutes in one batch are bad, too
+_WAITS = 1, 2, 4, 8, 16  # seconds for a file system to come back
 
 
 class Loader:
     """Endless iterator over the micro-batches of a run, from any step on.
 
-    Each batch is a function of its number alone, so starting at a step is the same as having run up to it. A photograph
-    that cannot be decoded is reported once, and another, drawn from (seed, sample id), takes its place; all other
-    samples stay as they are.
+    Each batch is a function of its number alone, so starting at a step is the same as having run up to it. A file that
+    cannot be read or decoded is reported once, and another, drawn from (seed, sample id), takes its place; all other
+    samples stay as they are. A failure that is gone when the files are looked at costs a second try of the batch.
 
     Args:
-        index: The photographs (``ImageIndex``).
-        sampler: Their order (``Sampler``).
-        augmentation: Ranges of the random changes (``Augmentation``).
-        size: Side of the square views in pixels.
+        source: The graph and its arguments for any sample ids (``PretrainSource`` or ``FinetuneSource``).
+        sampler: The order of the ids (``Sampler``).
         micro_batch: Samples per batch; divides the sampler's samples per step.
         device: torch device of the outputs.
         threads: Threads that decode.
         prefetch: Batches prepared ahead.
         start: Step whose first micro-batch comes first.
-        report_bad: Called with (path, reason) of each photograph left out.
+        quarantine: What is left out (``Quarantine``): grows by what is found here, and may grow by what others find.
 
     Attributes:
         waited: Seconds that ``next`` has waited for data so far.
-        bad: Path and reason of each photograph left out, by its number.
     """
 
-    def __init__(
-        self, index, sampler, augmentation, *, size, micro_batch, device, threads, prefetch, start, report_bad
-    ):
-        self._index, self._sampler, self._augmentation = index, sampler, augmentation
-        self._size, self._micro_batch, self._report_bad = size, micro_batch, report_bad
+    def __init__(self, source, sampler, *, micro_batch, device, threads, prefetch, start, quarantine):
+        self._source, self._sampler = source, sampler
+        self._micro_batch, self._quarantine = micro_batch, quarantine
         self._per_step = sampler.batch_size // sampler.ranks // micro_batch
         device = torch.device(device)
         self._gpu = device if device.type == "cuda" else None
@@ -59,7 +49,7 @@ class Loader:
         }
         self._delivered = start * self._per_step  # batches handed out since step 0
         self.waited = 0.0
-        self.bad = {}
+        source.require_some(quarantine.bad)
         self._start()
 
     def __iter__(self):
@@ -69,56 +59,81 @@ class Loader:
         began = time.perf_counter()
         outputs = self._run()
         self._delivered += 1
-        batch = Views(*(torch.from_dlpack(output.as_tensor()) for output in outputs))
+        batch = self._source.outputs(*(torch.from_dlpack(output.as_tensor()) for output in outputs))
         self.waited += time.perf_counter() - began
         return batch
 
     def _start(self):
         """Build the graph so that the batch to be delivered next is its first."""
         self._fed = self._delivered
-        self._pipe = pretrain_graph(self._feed, self._size, self._gpu is not None, **self._options)
+        self._pipe = self._source.graph(self._feed, self._gpu is not None, **self._options)
         self._pipe.build()
 
     def _run(self):
+        failures = rounds = 0
         while True:
             try:
                 # On torch's stream, the outputs are in order with what reads them: neither side waits for the other.
                 return self._pipe.run(torch.cuda.current_stream(self._gpu).cuda_stream if self._gpu else None)
             except RuntimeError as error:
-                self._leave_out_unreadable(error)
-                self._start()  # DALI does not promise that a pipeline can be used after a failure
+                found = self._unreadable()
+                failures, rounds = failures + (not found), rounds + bool(found)
+                if failures == _TRIES:
+                    raise UserError(
+                        f"a batch cannot be made, though each of its files can be decoded: "
+                        f"{str(error).splitlines()[0]}; if memory is short, use a smaller --micro-batch or --prefetch"
+                    ) from error
+            for path, reason in found:
+                self._quarantine.add(path, reason)
+            self._source.require_some(self._quarantine.bad)
+            if rounds == _FULL_OF_BAD:
+                path, reason = found[-1]
+                raise UserError(
+                    f"nearly every file is bad, the last one {path}: {reason}; restore the files, remove their lines "
+                    "from quarantine.txt, and go on by --resume auto"
+                )
+            self._start()  # DALI does not promise that a pipeline can be used after a failure
 
     def _feed(self):
         """Arguments of the next batch; DALI calls this ahead of the batches handed out."""
-        ids = self._ids(self._fed)
         self._fed += 1
-        paths = [encode_path(self._index[image]) for image in self._images(ids)]
-        affine, color = self._augmentation.matrices(ids, self._sampler.seed, self._size)
-        return paths, affine, color, ids
+        return self._source.arguments(self._ids(self._fed - 1), self._quarantine.bad)
 
     def _ids(self, number):
         step, part = divmod(number, self._per_step)
         return self._sampler.ids(step)[part * self._micro_batch : (part + 1) * self._micro_batch]
 
-    def _images(self, ids):
-        """Numbers of the photographs shown by samples ``ids``, with substitutes for the bad ones."""
-        images = self._sampler.images_of(ids).tolist()
-        if self.bad:
-            for i, ident in enumerate(ids):
-                if images[i] in self.bad:
-                    images[i] = next(other for other in self._sampler.substitutes(ident) if other not in self.bad)
-        return images
+    def _unreadable(self):
+        """The files that made the batch fail: list of (path, reason)."""
+        paths = self._files(0)
+        for wait in _WAITS:
+            found = list(find_unopened(paths))
+            if not found:
+                return self._undecoded(paths)
+            further = self._files(1)
+            if len(found) < len(paths) or len(list(find_unopened(further))) < len(further):
+                return found
+            time.sleep(wait)  # no file at all can be opened: their file system is away
+        path, reason = found[0]
+        raise UserError(
+            f"no file can be read any more, the first one {path}: {reason}; see whether its file system is there, and "
+            "go on by --resume auto"
+        )
 
-    def _leave_out_unreadable(self, error):
-        """Find the photographs that made the batch fail; raise ``error`` if none did."""
-        images = {self._index[image]: image for image in self._images(self._ids(self._delivered))}
-        found = list(find_unreadable(images, self._options["device_id"]))
-        if self._gpu and len(found) == len(images):  # the GPU's fault, such as a lack of memory, and not the files'
-            found = list(find_unreadable(images, None))
-        if not found:
-            raise error
-        for path, reason in found:
-            self.bad[images[path]] = path, reason
-            self._report_bad(path, reason)
-        if len(self.bad) == len(self._index):
-            raise UserError(f"none of the {len(self._index)} photographs can be decoded, the last one {path}: {reason}")
+    def _files(self, ahead):
+        """The files of the batch that comes ``ahead`` batches after the one to be delivered."""
+        return self._source.files(self._ids(self._delivered + ahead), self._quarantine.bad)
+
+    def _undecoded(self, paths):
+        found = _decode_apart(paths, self._options["device_id"], self._options["num_threads"])
+        if self._gpu and len(found) == len(paths):  # the GPU's fault, such as a lack of memory, and not the files'
+            found = _decode_apart(paths, None, self._options["num_threads"])
+        return found
+
+
+def _decode_apart(paths, device_id, threads):
+    """(path, reason) of each file that cannot be decoded, found by several threads."""
+    shares = [paths[i::threads] for i in range(min(threads, len(paths)))]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        found = pool.map(lambda share: list(find_unreadable(share, device_id)), shares)
+        return [bad for share in found for bad in share]

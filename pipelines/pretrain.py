@@ -1,40 +1,125 @@
-"""The graph of pre-training: paths in, augmented square views out, on the GPU where there is one."""
+"""Pre-training's samples, and the graph that makes augmented square views of them, on the GPU where there is one."""
 
+import os
+from typing import NamedTuple
+
+import torch
 from nvidia.dali import fn, pipeline_def, types
 
-# A photograph more than this many times longer than wide is shrunk further: a strip of pixels cannot fill the memory.
-_LONGEST_ASPECT = 4
+from dptmat.errors import UserError
+from dptmat.pipelines.probe import encode_path, read
+from dptmat.pipelines.views import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
+
+STAGES = "read", "decode", "shrink", "warp"  # of the graph
+
+
+class Views(NamedTuple):
+    """What ``synthesize`` needs of one batch."""
+
+    views: torch.Tensor  # uint8 [N, H, W, 3] RGB
+    color: torch.Tensor  # float32 [N, 3, 3]
+    ids: torch.Tensor  # int64 [N]
+
+
+class PretrainSource:
+    """What a batch of sample ids shows: each photograph once in an epoch.
+
+    Args:
+        index: The photographs (``ImageIndex``).
+        sampler: Their order (``Sampler``).
+        augmentation: Ranges of the random changes (``Augmentation``).
+        size: Side of the square views in pixels.
+    """
+
+    outputs = Views
+
+    def __init__(self, index, sampler, augmentation, size):
+        self._index, self._sampler, self._augmentation, self._size = index, sampler, augmentation, size
+
+    def graph(self, feed, gpu, **options):
+        """Build the graph that ``feed`` gives the arguments of; ``options`` are those of a DALI pipeline."""
+        return pretrain_graph(feed, self._size, gpu, **options)
+
+    def arguments(self, ids, bad):
+        """Arguments of one batch of the graph."""
+        paths = [encode_path(self._index[image]) for image in self._images(ids, bad)]
+        affine, color = self._augmentation.matrices(ids, self._sampler.seed, self._size)
+        return paths, affine, color, ids
+
+    def files(self, ids, bad):
+        """Paths of the files that the graph reads for samples ``ids``."""
+        return [self._index[image] for image in self._images(ids, bad)]
+
+    def require_some(self, bad):
+        """Refuse to go on where nothing is left."""
+        count = len(self._index)
+        if len(bad) >= count and all(self._is_bad(image, bad) for image in range(count)):
+            path, reason = list(bad.items())[-1]
+            raise UserError(f"none of the {count} photographs can be decoded, the last one {path}: {reason}")
+
+    def count_bad(self, bad):
+        """How many files of each kind are bad, and how many there are: tuples of (kind, number, number of all)."""
+        return [("photographs", len(bad), len(self._index))]
+
+    def _is_bad(self, image, bad):
+        return os.path.abspath(self._index[image]) in bad
+
+    def _images(self, ids, bad):
+        """Numbers of the photographs shown by samples ``ids``, with substitutes for the bad ones."""
+        images = self._sampler.images_of(ids).tolist()
+        if bad:
+            for i, ident in enumerate(ids):
+                if self._is_bad(images[i], bad):
+                    others = self._sampler.substitutes(ident)
+                    images[i] = next(other for other in others if not self._is_bad(other, bad))
+        return images
 
 
 @pipeline_def
-def pretrain_graph(feed, size, gpu):
+def pretrain_graph(feed, size, gpu, until="warp"):
     """Read, decode, shrink, warp.
 
     Args:
         feed: Callable that gives the arguments of one batch: paths as uint8 [bytes] each, affine float32 [N, 2, 3],
             color float32 [N, 3, 3], ids int64 [N] (see ``Augmentation.matrices``).
         size: Side of the square views in pixels.
-        gpu: Whether to decode and warp on the GPU.
+        gpu: Whether to decode, shrink and warp on the GPU.
+        until: The last of ``STAGES`` to run: to measure what each takes.
 
     Returns:
-        views uint8 [N, size, size, 3] RGB, color float32 [N, 3, 3], ids int64 [N].
+        views uint8 [N, size, size, 3] RGB, or what the last stage has made; color float32 [N, 3, 3], ids int64 [N].
     """
     path, affine, color, ids = fn.external_source(
         feed, num_outputs=4, batch=True, dtype=[types.UINT8, types.FLOAT, types.FLOAT, types.INT64], ndim=[1, 2, 2, 0]
     )
-    encoded = fn.io.file.read(path)
+    shrink, warp = (_shrink_on_gpu, _warp_on_gpu) if gpu else (shrink_on_cpu, warp_on_cpu)
+    others = (color.gpu(), ids.gpu()) if gpu else (color, ids)
+    encoded = read(path)
+    if until == "read":
+        return encoded, *others
     photo = fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=types.RGB)  # from here on the GPU
-    photo = fn.resize(
+    if until == "decode":
+        return photo, *others
+    photo = shrink(photo, size)
+    if until == "shrink":
+        return photo, *others
+    return warp(photo, affine, size), *others
+
+
+def _shrink_on_gpu(photo, size):
+    return fn.resize(
         photo,
         size=[size, size],
         mode="not_smaller",
-        max_size=_LONGEST_ASPECT * size,
+        max_size=LONGEST_ASPECT * size,
         interp_type=types.INTERP_LINEAR,
         antialias=True,
     )
+
+
+def _warp_on_gpu(photo, affine, size):
     shape = photo.shape(dtype=types.FLOAT)
     centre = fn.stack(shape[1], shape[0]) * 0.5  # x, y
     affine = fn.transforms.translation(affine, offset=centre)
     # Without a fill value, pixels from outside the photograph repeat its edge.
-    views = fn.warp_affine(photo, matrix=affine, size=[size, size], interp_type=types.INTERP_LINEAR, inverse_map=True)
-    return (views, color.gpu(), ids.gpu()) if gpu else (views, color, ids)
+    return fn.warp_affine(photo, matrix=affine, size=[size, size], interp_type=types.INTERP_LINEAR, inverse_map=True)

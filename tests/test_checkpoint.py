@@ -5,13 +5,14 @@ import os
 import pytest
 import torch
 
-from dptmat import checkpoint
+from dptmat import checkpoint, files
 from dptmat.errors import UserError
 
 STATE = {
     "model": {"w": torch.arange(5.0)},
     "optimizer": {"state": {}},
     "scaler": {},
+    "running_norm": torch.zeros(()),
     "step": 3,
     "config": {"seed": 2**64 - 1},
     "micro_batch": 4,
@@ -58,11 +59,92 @@ def test_a_write_that_breaks_off_leaves_the_older_one(tmp_path, monkeypatch):
     assert checkpoint.load(checkpoint.latest(tmp_path))["step"] == 3
 
 
-def test_a_full_disk_is_named(tmp_path):
+def fill_disk(monkeypatch, full=lambda: True):
     """/dev/full takes what is opened and refuses what is written, as a full disk does."""
-    (tmp_path / "step-000000001.pt.part").symlink_to("/dev/full")
+
+    def opened(path, mode):
+        return open("/dev/full" if full() else path, mode)
+
+    monkeypatch.setattr(files, "open", opened, raising=False)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    fill_disk(monkeypatch)
     with pytest.raises(UserError, match="cannot be written: .*No space left"):
         checkpoint.save(tmp_path, 1, {**STATE, "model": {"w": torch.zeros(10**6)}}, keep=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_a_full_disk_older_ones_make_room_but_for_the_newest(tmp_path, monkeypatch, capsys):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, STATE, keep=3)
+    fill_disk(monkeypatch, full=lambda: (tmp_path / "step-000000001.pt").exists())
+    checkpoint.save(tmp_path, 4, STATE, keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000003.pt", "step-000000004.pt"]
+    assert "the disk is full: step-000000001.pt, step-000000002.pt made room" in capsys.readouterr().out
+    fill_disk(monkeypatch)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoint.save(tmp_path, 5, STATE, keep=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000004.pt"]
+
+
+def test_a_failed_save_is_made_up_for_when_its_time_has_come(tmp_path, monkeypatch, capsys):
+    checkpoints = checkpoint.Checkpoints(tmp_path, 2, lambda step: {**STATE, "step": step})
+    checkpoints.save(1)
+    checkpoints.save_if_due(2)
+    assert len(list(tmp_path.iterdir())) == 1  # nothing had failed
+    full, clock = [True], [1000.0]
+    fill_disk(monkeypatch, full=lambda: full[0])
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    checkpoints.save(3)
+    assert "No space left on device; make room" in capsys.readouterr().out
+    full[0] = False
+    checkpoints.save_if_due(4)
+    assert not checkpoint.path_of(tmp_path, 4).exists()
+    clock[0] += 61
+    checkpoints.save_if_due(5)
+    checkpoints.save_if_due(6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000001.pt", "step-000000005.pt"]
+
+
+def test_the_last_save_waits_for_room_but_not_for_ever(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(checkpoint.time, "sleep", waits.append)
+    checkpoints = checkpoint.Checkpoints(tmp_path, 2, lambda step: STATE)
+    fill_disk(monkeypatch, full=lambda: len(waits) < 3)
+    assert checkpoints.save_at_last(7).exists()
+    fill_disk(monkeypatch)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoints.save_at_last(8)
+    assert 10 < sum(waits) < 40
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000007.pt"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-100], lambda content: content[:1000] + b"?" + content[1001:], lambda content: b""],
+)
+def test_where_the_newest_is_damaged_the_one_before_is_found(tmp_path, damage):
+    """Truncated, a byte changed among the weights (which torch alone would load), and emptied."""
+    large = {**STATE, "model": {"w": torch.arange(1000.0)}}
+    first, second = (checkpoint.save(tmp_path, step, large, keep=2) for step in (1, 2))
+    assert checkpoint.newest_whole(tmp_path)[0] == second
+    second.write_bytes(damage(second.read_bytes()))
+    path, state, sentences = checkpoint.newest_whole(tmp_path)
+    assert path == first
+    assert torch.equal(state["model"]["w"], large["model"]["w"])
+    assert len(sentences) == 1
+    assert "step-000000002.pt cannot be read" in sentences[0]
+    first.write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint in .* is whole"):
+        checkpoint.newest_whole(tmp_path)
+    assert checkpoint.newest_whole(tmp_path / "missing") == (None, None, [])
+
+
+def test_what_a_kill_left_half_written_is_removed_with_the_next(tmp_path):
+    (tmp_path / "step-000000001.pt.part").write_bytes(b"half of it")
+    checkpoint.save(tmp_path, 2, STATE, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.pt"]
 
 
 def test_the_name_appears_after_the_content_is_on_the_disk(tmp_path, monkeypatch):

@@ -7,21 +7,6 @@ import cv2
 import pytest
 import torch
 
-from dptmat import cli
-
-
-@pytest.fixture
-def dptmat(capsys, monkeypatch):
-    """Function that runs the command in this process: (exit status, standard output, standard error)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["dptmat", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
-
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -76,7 +61,7 @@ def test_bad_input_gives_one_line_and_status_2(dptmat, tmp_path, photographs, wo
 def test_data_and_out_must_be_given(dptmat):
     status, _, error = dptmat("pretrain")
     assert status == 2
-    assert error == "dptmat: --data is missing; give it as an option or in the --config file\n"
+    assert error == "dptmat: missing: --data, --out; give each as an option or as a key of the --config file\n"
 
 
 def test_the_command_line_wins_over_the_file(dptmat, tmp_path):

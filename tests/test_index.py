@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from dptmat.errors import UserError
 from dptmat.index import ImageIndex, check_photographs, write_list
+from dptmat.sampler import Sampler
 
 
 def paths_of(index):
@@ -41,11 +43,52 @@ def test_list_keeps_its_order_and_resolves_relative_paths(tmp_path, line_break, 
     assert paths_of(ImageIndex.open(tmp_path / "list.txt")) == expected
 
 
-def test_line_ends_are_found_across_chunks(tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("every", [1, 10, 99, 100, 101])
+def test_line_ends_are_found_across_chunks(tmp_path, monkeypatch, every, end):
     monkeypatch.setattr("dptmat.index._CHUNK", 7)
+    monkeypatch.setattr("dptmat.index._EVERY", every)
     names = [f"{i:0{1 + i % 9}}.jpg" for i in range(100)]
-    (tmp_path / "list.txt").write_text("\n".join(names))
-    assert paths_of(ImageIndex.open(tmp_path / "list.txt")) == [str(tmp_path / name) for name in names]
+    (tmp_path / "list.txt").write_text("\n".join(names) + end)
+    index = ImageIndex.open(tmp_path / "list.txt")
+    assert paths_of(index) == [str(tmp_path / name) for name in names]
+    with pytest.raises(IndexError):
+        index[100]
+
+
+def test_an_empty_line_is_found_behind_short_ones_and_across_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr("dptmat.index._CHUNK", 3)
+    (tmp_path / "list.txt").write_text("a\nb\r\nc\n\r\nd\n")
+    with pytest.raises(UserError, match="line 4 is empty"):
+        ImageIndex.open(tmp_path / "list.txt")
+
+
+def test_a_long_list_takes_no_more_memory_than_a_short_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("dptmat.index._CHUNK", 1 << 16)  # bytes: a fraction of either list
+
+    def memory(count):
+        """Bytes at most while a list is opened and paths are looked up, and bytes that it holds."""
+        (tmp_path / "list.txt").write_text("".join(f"train/n{i:08}/n{i:08}_{i}.JPEG\n" for i in range(count)))
+        tracemalloc.start()
+        index, sampler = ImageIndex.open(tmp_path / "list.txt"), Sampler(0, count, 64)
+        for step in (0, sampler.steps_per_epoch - 1):
+            assert index[sampler.images_of(sampler.ids(step))[0]].endswith(".JPEG")
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak, held
+
+    memory(1000)  # what the first call imports and caches
+    short, long = memory(10_000), memory(80_000)
+    assert long[0] - short[0] < 70_000 / 4  # bytes; a number for each path would be 32 times as much
+    assert long[1] - short[1] < 70_000 / 4
+
+
+def test_a_list_may_be_replaced_while_it_is_open(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\n")
+    index = ImageIndex.open(tmp_path / "list.txt")
+    (tmp_path / "new.txt").write_text("c.jpg\n")
+    os.replace(tmp_path / "new.txt", tmp_path / "list.txt")
+    assert paths_of(index) == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
 
 
 def test_digest_tells_lists_apart_and_ignores_where_the_folder_lies(tmp_path):

@@ -1,22 +1,30 @@
 """The loader: any step at once, zero copy that lasts, and bad files that cost their own sample only."""
 
+import resource
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from dptmat.errors import UserError
 from dptmat.index import ImageIndex
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
+from dptmat.pipelines.pretrain import PretrainSource
+from dptmat.pipelines.probe import find_unreadable
+from dptmat.quarantine import Quarantine
 from dptmat.sampler import Sampler
 
 
-def make_loader(index, start=0, micro_batch=4, report_bad=lambda path, reason: None):
+def make_loader(index, start=0, micro_batch=4, quarantine=None):
+    sampler = Sampler(7, len(index), 8)
     return Loader(
-        index, Sampler(7, len(index), 8), Augmentation(),
-        size=64, micro_batch=micro_batch, device="cpu", threads=2, prefetch=2, start=start, report_bad=report_bad,
+        PretrainSource(index, sampler, Augmentation(), 64), sampler,
+        micro_batch=micro_batch, device="cpu", threads=2, prefetch=2, start=start,
+        quarantine=quarantine or Quarantine(lambda path, reason: None),
     )  # fmt: skip
 
 
@@ -62,11 +70,18 @@ def test_tensors_stay_as_they_are_while_the_loader_goes_on(index):
     assert torch.equal(first.views, copy)
 
 
+def claim_huge(content):
+    """A JPEG file whose head says that it is 65500 pixels high and wide."""
+    size = content.index(b"\xff\xc0") + 5  # height and width, 2 bytes each
+    return content[:size] + b"\xff\xdc\xff\xdc" + content[size + 4 :]
+
+
 DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("not a photograph\n" * 20),
     "removed": lambda path: path.unlink(),
+    "huge": lambda path: path.write_bytes(claim_huge(path.read_bytes())),
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
@@ -77,7 +92,8 @@ def test_a_bad_file_is_named_once_and_only_its_samples_change(index, kind):
     victim = 5
     DAMAGE[kind](Path(index[victim]))
     named, sampler, changed = [], Sampler(7, len(index), 8), 0
-    loader = make_loader(index, report_bad=lambda *bad: named.append(bad))
+    quarantine = Quarantine(lambda *bad: named.append(bad))
+    loader = make_loader(index, quarantine=quarantine)
     for before, after in zip(good, take(loader, 2 * 9), strict=True):
         assert np.array_equal(before[2], after[2])
         for i, image in enumerate(sampler.images_of(before[2])):
@@ -88,7 +104,7 @@ def test_a_bad_file_is_named_once_and_only_its_samples_change(index, kind):
     assert changed == 3
     assert [path for path, _ in named] == [index[victim]]
     assert named[0][1]
-    assert loader.bad == {victim: named[0]}
+    assert quarantine.bad == dict(named)
 
 
 def test_the_substitute_does_not_depend_on_when_the_damage_was_found(index):
@@ -97,6 +113,79 @@ def test_the_substitute_does_not_depend_on_when_the_damage_was_found(index):
     early, late = take(make_loader(index), 2 * 6), take(make_loader(index, start=3), 2 * 3)
     for a, b in zip(early[2 * 3 :], late, strict=True):
         assert np.array_equal(a[0], b[0])
+
+
+def test_a_failure_that_is_gone_when_the_files_are_looked_at_changes_nothing(index):
+    expected = take(make_loader(index), 4)
+    named = []
+    loader = make_loader(index, quarantine=Quarantine(lambda *bad: named.append(bad)))
+    take(loader, 1)
+    fail(loader, times=3)
+    for a, b in zip(expected[1:], take(loader, 3), strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not named
+    fail(loader, times=100)
+    with pytest.raises(UserError, match="a batch cannot be made, though .*: a disk hiccups; .*smaller --micro-batch"):
+        next(loader)
+
+
+def fail(loader, times):
+    """Let the loader's next graphs fail as often as ``times``."""
+    left, start = [times], loader._start
+
+    def failing():
+        start()
+        left[0] -= 1
+        if left[0] > 0:
+            loader._pipe.run = hiccup
+
+    def hiccup(*_):
+        raise RuntimeError("a disk hiccups")
+
+    loader._start, loader._pipe.run = failing, hiccup
+
+
+def test_a_file_system_that_comes_back_costs_a_wait_and_no_file(index, monkeypatch):
+    """Its folder is moved away, and back in the second wait."""
+    folder = Path(index[0]).parent
+    expected, waits = take(make_loader(index), 4), []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            (folder.parent / "away").rename(folder)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    quarantine = Quarantine(print)
+    folder.rename(folder.parent / "away")
+    for a, b in zip(expected, take(make_loader(index, quarantine=quarantine), 4), strict=True):
+        assert np.array_equal(a[0], b[0])
+    assert waits == [1, 2]
+    assert not quarantine.bad
+    folder.rename(folder.parent / "away")
+    with pytest.raises(UserError, match="no file can be read any more, the first one .*: No such file"):
+        take(make_loader(index, quarantine=quarantine), 1)
+
+
+def test_a_bad_file_costs_under_two_seconds(photographs, tmp_path):
+    for path in photographs.iterdir():
+        shutil.copy(path, tmp_path)
+    index = ImageIndex.open(tmp_path)
+    sampler = Sampler(7, len(index), 8)
+    DAMAGE["truncated"](Path(index[int(sampler.images_of([9])[0])]))
+    loader = make_loader(index, micro_batch=8)
+    take(loader, 1)
+    began = time.perf_counter()
+    take(loader, 1)
+    assert time.perf_counter() - began < 2
+
+
+def test_a_head_that_claims_billions_of_pixels_is_refused_without_memory_for_them(photographs, tmp_path):
+    path = tmp_path / "huge.jpg"
+    path.write_bytes(claim_huge(sorted(photographs.iterdir())[0].read_bytes()))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert list(find_unreadable([str(path)], None)) == [(str(path), "claims more than 178,956,970 pixels")]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB; the picture would take 13 GB
 
 
 def test_a_folder_of_bad_files_ends_with_a_sentence(index):

@@ -1,12 +1,13 @@
 """The losses against NumPy written from the papers, over the unknown region only, and safe without one."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from dptmat import losses
 from dptmat.kernels import Batch, synthesize
-from dptmat.losses import matting_losses
+from dptmat.losses import matting_losses, refine
 
 
 @pytest.fixture
@@ -121,3 +122,37 @@ def test_a_single_output_counts_fully(maps):
     batch = Batch(input=None, alpha=alpha, contrast=None, trimap=trimap, pairing=None)
     found = matting_losses({"alpha_os1": prediction}, batch, ["l1"])
     assert found["l1"].item() == pytest.approx((prediction - alpha).abs().mean().item(), rel=1e-5)
+
+
+def test_refinement_is_the_published_one_with_a_width_for_each_sample():
+    """OpenCV's dilation on the CPU, one sample after another, as the published trainers do it."""
+    random = np.random.default_rng(0)
+    smooth = (
+        cv2.GaussianBlur(random.standard_normal((60, 80, 9)), (0, 0), 6).transpose(2, 0, 1).reshape(3, 3, 1, 60, 80)
+    )
+    alphas = np.clip(smooth * 60 + 0.5, 0, 1).astype(np.float32)
+    outputs = dict(zip(("alpha_os1", "alpha_os4", "alpha_os8"), torch.from_numpy(alphas), strict=True))
+    widths = torch.tensor([[1, 14], [29, 1], [8, 3]])
+    fused, regions = refine(outputs, widths, (29, 14))
+    for i in range(3):
+        alpha = alphas[2, i, 0]
+        for column, (name, finer) in enumerate((("alpha_os4", alphas[1, i, 0]), ("alpha_os1", alphas[0, i, 0]))):
+            width = int(widths[i, column])
+            uncertain = ((alpha >= 1 / 255) & (alpha <= 254 / 255)).astype(np.uint8)
+            region = cv2.dilate(uncertain, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))) > 0
+            alpha = np.where(region, finer, alpha)
+            assert np.array_equal(regions[name][i, 0].numpy(), region)
+            assert np.array_equal(fused[name][i, 0].numpy(), alpha)
+            assert 0 < region.mean() < 1
+    assert regions["alpha_os8"].all()
+    assert fused["alpha_os8"] is outputs["alpha_os8"]
+
+
+def test_outputs_count_in_their_regions(maps):
+    prediction, alpha, weight = maps
+    batch = Batch(input=None, alpha=alpha, contrast=None, trimap=torch.zeros(2, 1, 64, 96), pairing=None)
+    outputs = {"alpha_os1": prediction, "alpha_os4": prediction, "alpha_os8": alpha}
+    nowhere = torch.zeros_like(weight, dtype=torch.bool)
+    regions = {"alpha_os1": nowhere, "alpha_os4": weight.bool(), "alpha_os8": nowhere}
+    found = matting_losses(outputs, batch, ["l1"], regions)["l1"].item()
+    assert found == pytest.approx(losses.l1(prediction, alpha, weight).item() / 5)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dptmat.optim import adamw, learning_rate
+from dptmat.optim import adamw, clip_gradients, learning_rate
 
 
 def test_warm_up_is_linear_and_a_cosine_follows():
@@ -27,8 +27,45 @@ def test_norms_and_biases_are_not_decayed():
         {"conv": torch.nn.Conv2d(3, 4, 3), "norm": torch.nn.BatchNorm2d(4), "linear": torch.nn.Linear(4, 4)}
     )
     model.relative_position_bias_table = torch.nn.Parameter(torch.zeros(169, 3))
-    decay = {id(p): group["weight_decay"] for group in adamw(model, 0.05).param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"] for group in adamw(model, 0.05, (0.9, 0.95)).param_groups for p in group["params"]
+    }
     assert {name for name, p in model.named_parameters() if decay[id(p)] == 0.05} == {"conv.weight", "linear.weight"}
     assert {name for name, p in model.named_parameters() if decay[id(p)] == 0.0} == {
         "conv.bias", "norm.weight", "norm.bias", "linear.bias", "relative_position_bias_table",
     }  # fmt: skip
+
+
+def clip_a_gradient(norm, running, limit=1e6, factor=2.0):
+    """Norm that a gradient of a given one is left with."""
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (2, 1, 9)]  # the last one has no gradient
+    parameters[0].grad, parameters[1].grad = torch.tensor([2.0, 1.0]) * norm / 3, torch.tensor([2.0]) * norm / 3
+    assert clip_gradients(parameters, limit, factor, running).item() == pytest.approx(norm)
+    return math.hypot(*torch.cat([parameters[0].grad, parameters[1].grad]).tolist())
+
+
+def test_a_gradient_is_held_to_twice_the_running_mean_of_the_norms():
+    """The published rule, with the numbers worked out by hand."""
+    running = torch.zeros(())
+    assert clip_a_gradient(30.0, running) == pytest.approx(30.0)  # the first is free, and starts the mean
+    assert running.item() == pytest.approx(30.0)
+    assert clip_a_gradient(100.0, running) == pytest.approx(60.0)
+    assert running.item() == pytest.approx(0.999 * 30 + 0.1)  # of the norm before clipping
+    assert clip_a_gradient(50.0, running) == pytest.approx(50.0)
+    assert clip_a_gradient(100.0, running, limit=5.0) == pytest.approx(5.0)
+    assert clip_a_gradient(1e4, torch.zeros(()), limit=10.0) == pytest.approx(10.0)
+
+
+def test_without_a_factor_the_limit_alone_counts():
+    running = torch.zeros(())
+    for norm, left in ((1.0, 1.0), (100.0, 5.0), (3.0, 3.0)):
+        assert clip_a_gradient(norm, running, limit=5.0, factor=math.inf) == pytest.approx(left)
+    assert clip_a_gradient(100.0, running, limit=math.inf, factor=math.inf) == pytest.approx(100.0)
+
+
+def test_an_infinite_norm_does_not_enter_the_mean():
+    running = torch.tensor(30.0)
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([math.inf, 1.0])
+    clip_gradients([parameter], 1e6, 2.0, running)
+    assert running.item() == 30.0

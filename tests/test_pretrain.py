@@ -18,7 +18,7 @@ from dptmat.pictures import preview_sheet
 from dptmat.pretrain import pretrain, preview
 from dptmat.pretrain_config import PretrainConfig
 
-SMALL = {"size": 64, "batch_size": 4, "model": "unet_resnet18", "log_every": 1}
+SMALL = {"size": 64, "batch_size": 4, "model": "unet_resnet10t", "log_every": 1}
 
 
 def run(data, out, **options):
@@ -74,7 +74,7 @@ def test_steps_on_a_gpu_are_finite(photographs, tmp_path, amp):
 def test_without_the_trimap_the_network_sees_three_channels(photographs, tmp_path):
     last = run(photographs, tmp_path / "run", steps=1, trimap=False)
     model = checkpoint.load(last)["model"]
-    assert model["encoder.backbone.conv1.weight"].shape[1] == 3
+    assert model["encoder.backbone.conv1.0.weight"].shape[1] == 3
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(photographs, tmp_path):
@@ -123,34 +123,25 @@ def test_micro_batches_and_processes_do_not_change_the_order(photographs, tmp_pa
     assert [part.tolist() for part in halves] == [list(range(first, first + 4)) for first in (0, 4, 8, 12)]
 
 
-def test_two_processes_average_the_gradients_that_one_accumulates(photographs, tmp_path):
+def test_two_processes_average_the_gradients_that_one_accumulates(photographs, tmp_path, torchrun):
     """The same micro-batches, whether one process takes all four or two take two each."""
     options = {"steps": 1, "batch_size": 8, "micro_batch": 2, "clip": 0}
     run(photographs, tmp_path / "one", **options)
     torchrun(command(photographs, tmp_path / "two", **options))
     one, two = (first_moments(tmp_path / name) for name in ("one", "two"))
-    # Spectral norm iterates once per forward pass, and in one process twice as often: that moves the gradient by 1 % of
-    # its length. The same half of the batch twice would move it by all of it, a sum instead of a mean double it.
-    assert (one - two).norm() < 0.03 * one.norm()
+    assert (one - two).norm() < 1e-5 * one.norm()  # float32 sums in another order
 
 
-def test_two_processes_report_the_mean_and_go_on(photographs, tmp_path):
+def test_two_processes_report_the_mean_and_go_on(photographs, tmp_path, torchrun):
     options = {"steps": 2, "batch_size": 8, "micro_batch": 4, "lr": 0, "save_every": 1}
     run(photographs, tmp_path / "one", **options)
     (tmp_path / "data").symlink_to(photographs)
     torchrun(command(tmp_path / "data", tmp_path / "two", **options))
     for step, loss in losses(tmp_path / "one").items():
-        assert losses(tmp_path / "two")[step] == pytest.approx(loss, rel=1e-3)
+        assert losses(tmp_path / "two")[step] == pytest.approx(loss, rel=1e-6)
     (tmp_path / "two/checkpoints/step-000000002.pt").unlink()
     torchrun(command(tmp_path / "data", tmp_path / "two", "--resume", "auto", **options))
-    assert losses(tmp_path / "two")[2] == pytest.approx(losses(tmp_path / "one")[2], rel=1e-3)
-
-
-def torchrun(words):
-    """Run the command in two processes."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dptmat.cli"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+    assert losses(tmp_path / "two")[2] == pytest.approx(losses(tmp_path / "one")[2], rel=1e-6)
 
 
 def first_moments(out):
@@ -181,7 +172,7 @@ def test_resuming_with_other_options_is_refused(photographs, tmp_path):
     (tmp_path / "other").mkdir()
     for path in sorted(photographs.iterdir())[:5]:
         (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(UserError, match="holds 5 photographs, not those that the run"):
+    with pytest.raises(UserError, match="5 photographs are not what the run of .* was begun with"):
         run(tmp_path / "other", tmp_path / "run", steps=1, resume="auto")
     with pytest.raises(UserError, match=r"checkpoint .*nowhere.pt cannot be read"):
         run(photographs, tmp_path / "new", steps=1, resume=str(tmp_path / "nowhere.pt"))
@@ -191,7 +182,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(photographs, tmp_path):
     state = checkpoint.load(run(photographs, tmp_path / "run", steps=1))
     for part in ("model", "optimizer"):
         torch.save({**state, part: {}}, tmp_path / "changed.pt")
-        with pytest.raises(UserError, match="changed.pt does not fit unet_resnet18"):
+        with pytest.raises(UserError, match="changed.pt does not fit unet_resnet10t"):
             run(photographs, tmp_path / "new", steps=1, resume=str(tmp_path / "changed.pt"))
 
 

@@ -60,6 +60,17 @@ def sn_double(channels: int) -> nn.Module:
     return spectral_norm(conv, dim=0)
 
 
+def iterate_spectral_norms(model: nn.Module, iterate: bool) -> None:
+    """Choose whether the next forward pass in training does a power iteration, or takes the vectors as they are.
+
+    One for each value of the weights is enough: the micro-batches of a step then see the same normalised weights, in
+    however many passes and processes they come.
+    """
+    for module in model.modules():
+        if isinstance(module, (_SNConv2d, _SNConvTranspose2d)):
+            module.parametrizations.weight[0].train(iterate)
+
+
 def shortcut_branch(n_in: int, n_out: int) -> nn.Sequential:
     """Make the branch through which a feature map of the encoder enters the decoder: [N, n_in, H, W] to n_out."""
     return nn.Sequential(
