@@ -4,14 +4,16 @@ Source: the published scripts of MatteFormer, MG-Matting and GCA-Matting.
 Differs: everything runs on the network's device, and the tiles are ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby, product
+from math import ceil, inf, prod, sqrt
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dptmat.errors import UserError
 from dptmat.fusion import fuse_alphas
 from dptmat.kernels.synthesize import MEAN, STD
 from dptmat.models.gca import GCAMatting
@@ -49,7 +51,7 @@ def predict_alpha(
     fusion. A network that looks no further than 64 pixels gives what it gives for the whole image: the same outside
     the overlaps, and to rounding (1e-6) inside. The networks of this library look further, and some at the whole image
     (pooling in MG-Matting, attention in GCA, prior tokens in MatteFormer), so theirs is an approximation. Beside the
-    activations of ``tiles_at_once`` tiles the device holds about 32 bytes for each pixel of the image.
+    activations of ``tiles_at_once`` tiles the device holds about 50 bytes for each pixel of the image.
 
     Args:
         network: A network of `create_model`, on any device, compiled or not.
@@ -75,9 +77,9 @@ def predict_alpha(
     """
     image = _require_image(image)
     trimap = _require_trimap(trimap, image)
-    original = getattr(network, "_orig_mod", network)  # torch.compile wraps it
+    original = original_of(network)
     if tile is None:
-        tile = GCA_TILE if isinstance(original, GCAMatting) else TILE
+        tile = _default_tile(network)
     if override is None:
         override = original.in_channels != 3 and not isinstance(original, MGMatting)
     _require_options(margin, tile, tiles_at_once, autocast)
@@ -94,6 +96,67 @@ def predict_alpha(
         alpha = fuse_alphas(alphas, MATTEFORMER_SIDE if isinstance(original, MatteFormer) else None)
         alpha = alpha[0, 0].narrow(0, margin, len(trimap)).narrow(1, margin, trimap.shape[1]).clone()
         return alpha.masked_fill_(trimap == 0, 0).masked_fill_(trimap == 2, 1) if override else alpha
+
+
+def predict_within_memory(
+    network: nn.Module,
+    image: np.ndarray | Tensor,
+    trimap: np.ndarray | Tensor | None,
+    *,
+    tile: int | None = None,
+    report: Callable[[str], object] = print,
+    **options,
+) -> Tensor:
+    """Predict the alpha of one image as `predict_alpha` does, in smaller tiles where the memory of the device runs out.
+
+    The next tiles have half the side of what was too large, rounded down to a multiple of 224, and 448 at last.
+
+    Args:
+        network, image, trimap, tile, options: As for `predict_alpha`.
+        report: Is given a line each time that smaller tiles are taken: they change alpha a little.
+
+    Returns:
+        float32 [H, W] in 0..1, on the device of the network.
+
+    Raises:
+        TypeError, ValueError: As for `predict_alpha`.
+        UserError: The memory does not suffice for tiles of 448 pixels either.
+    """
+    height, width = _require_image(image).shape[:2]
+    device = next(network.parameters()).device
+    while True:
+        try:
+            return predict_alpha(network, image, trimap, tile=tile, **options)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        # Only here, where the error is gone, are the activations gone that its traceback held.
+        tried = _default_tile(network) if tile is None else tile or inf
+        margin = options.get("margin", 0)
+        tried = min(tried, sqrt(prod(ceil((side + 2 * margin) / 32) * 32 for side in (height, width))))
+        tile = max(2 * GRID, int(tried / 2) // GRID * GRID)
+        if tile >= tried:
+            raise UserError(
+                f"an image of {width} x {height} pixels does not fit into the memory of {device}, not even in tiles of "
+                f"{2 * GRID} x {2 * GRID}; free some of it, take another device, or make the image smaller"
+            )
+        torch.cuda.empty_cache()
+        report(f"{device} is out of memory; going on in tiles of {tile} x {tile} pixels")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # On a CPU whose memory is nearly full oneDNN more often fails with the last words than PyTorch with the others.
+    said = "DefaultCPUAllocator", "could not create a primitive"
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
+
+
+def original_of(network: nn.Module) -> nn.Module:
+    """Return the network of `create_model` that ``torch.compile`` may have wrapped."""
+    return getattr(network, "_orig_mod", network)
+
+
+def _default_tile(network: nn.Module) -> int:
+    return GCA_TILE if isinstance(original_of(network), GCAMatting) else TILE
 
 
 def pad_by_reflection(picture: Tensor, margin: int = 0) -> Tensor:
@@ -223,12 +286,17 @@ def _require_trimap(trimap: object, image: Tensor) -> Tensor:
     return trimap
 
 
+def require_tile(name: str, tile: int) -> None:
+    """Refuse a side of tiles, in pixels, that is not on the grid; the message calls it ``name``."""
+    if tile and (tile < 2 * GRID or tile % GRID):
+        sizes = f"0 or a multiple of {GRID} from {2 * GRID} pixels"
+        raise UserError(f"{name} must be {sizes}, got {tile}; use {max(2, tile // GRID) * GRID}")
+
+
 def _require_options(margin: int, tile: int, tiles_at_once: int, autocast: torch.dtype | None) -> None:
     if margin < 0:
         raise ValueError(f"margin must be 0 pixels or more, got {margin}; use 32 for that of the published demos")
-    if tile and (tile < 2 * GRID or tile % GRID):
-        sizes = f"0 or a multiple of {GRID} from {2 * GRID} pixels"
-        raise ValueError(f"tile must be {sizes}, got {tile}; use {max(2, tile // GRID) * GRID}")
+    require_tile("tile", tile)
     if tiles_at_once < 1:
         raise ValueError(f"tiles_at_once must be 1 or more, got {tiles_at_once}; use 1 for the least memory")
     if autocast not in (None, torch.bfloat16, torch.float16):

@@ -1,4 +1,8 @@
 import copy
+import resource
+import weakref
+from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +13,9 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 from torch.nn.functional import pad as zero_pad
 
 from dptmat import inference
+from dptmat.errors import UserError
 from dptmat.fusion import fuse_alphas
-from dptmat.inference import pad_by_reflection, predict_alpha
+from dptmat.inference import pad_by_reflection, predict_alpha, predict_within_memory
 from dptmat.models import create_model
 from dptmat.models.gca import GCAMatting
 from dptmat.models.matteformer import MatteFormer
@@ -369,6 +374,139 @@ def test_what_is_refused(change, error, message):
     assert "\n" not in str(caught.value)
 
 
+def fits(pixels, error=None):
+    """A network that has room for as many pixels; its alpha tells how large the tiles were."""
+
+    def compute(x):
+        if x.shape[2] * x.shape[3] > pixels:
+            raise error
+        return x[:, 4:5] * (x.shape[2] + 2 * x.shape[3]) / 10000
+
+    return Fake(compute=compute)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "given", "room", "tiles"),
+    [
+        (960, 1120, None, 960 * 1120, []),  # all of it fits
+        (960, 1120, None, 960 * 1120 - 1, [448]),  # half of sqrt(960 * 1120) = 1037 is less than the least
+        (2016, 2016, None, 1008**2, [896]),  # on the grid
+        (2016, 2016, 0, 448**2, [896, 448]),  # one that is asked not to cut
+        (960, 1120, 672, 448**2, [448]),
+        (480, 672, 2016, 448**2, [448]),  # tiles that are larger than the image
+        (64, 3360, None, 448**2, [448]),  # the area counts, not the longer side
+    ],
+)
+def test_tiles_become_smaller_until_they_fit(height, width, given, room, tiles):
+    image, trimap = make_picture(height, width)
+    lines = []
+    network = fits(room, torch.OutOfMemoryError("CUDA out of memory."))
+    alpha = predict_within_memory(network, image, trimap, tile=given, report=lines.append, override=False)
+    assert lines == [f"cpu is out of memory; going on in tiles of {tile} x {tile} pixels" for tile in tiles]
+    expected = predict_alpha(fits(inf), image, trimap, tile=(tiles or [given])[-1], override=False)
+    assert torch.equal(alpha, expected)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:80] . DefaultCPUAllocator: not enough memory: you tried"
+        ),  # Windows
+        RuntimeError("could not create a primitive"),  # oneDNN
+    ],
+)
+def test_what_a_lack_of_memory_is_known_by(error):
+    lines = []
+    predict_within_memory(fits(448**2, error), *make_picture(480, 480), report=lines.append)
+    assert lines == ["cpu is out of memory; going on in tiles of 448 x 448 pixels"]
+
+
+def test_the_default_of_gca_is_where_its_halving_starts():
+    image = np.zeros((2048, 2048, 3), np.uint8)
+    for kind, expected in ((GCAMatting, 672), (MGMatting, 896)):  # on the grid, half of 1568 and of 2016
+
+        def fail_once(self, x):
+            self.calls += 1
+            if self.calls == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return half(self, x)
+
+        stand_in = type("StandIn", (kind,), {"forward": fail_once})
+        network = stand_in.__new__(stand_in)
+        nn.Module.__init__(network)
+        network.in_channels, network.calls, network.scale = 3, 0, nn.Parameter(torch.ones(1))
+        lines = []
+        predict_within_memory(network, image, None, report=lines.append)
+        assert lines == [f"cpu is out of memory; going on in tiles of {expected} x {expected} pixels"]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "margin", "expected"), [(900, 700, 0, [448]), (448, 448, 0, []), (448, 448, 32, [448])]
+)
+def test_memory_that_does_not_suffice_for_the_least_tiles(height, width, margin, expected):
+    lines = []
+    with pytest.raises(UserError) as caught:
+        predict_within_memory(
+            fits(0, torch.OutOfMemoryError("CUDA out of memory.")),
+            *make_picture(height, width),
+            margin=margin,
+            report=lines.append,
+        )
+    assert str(caught.value) == (
+        f"an image of {width} x {height} pixels does not fit into the memory of cpu, not even in tiles of 448 x 448; "
+        "free some of it, take another device, or make the image smaller"
+    )
+    assert len(lines) == len(expected)
+
+
+def test_what_was_held_is_free_before_the_next_attempt(monkeypatch):
+    held, emptied = [], []
+
+    def compute(x):
+        assert all(activation() is None for activation in held)
+        assert len(emptied) == len(held)
+        activation = x.clone()
+        held.append(weakref.ref(activation))
+        if x.shape[2] > 448:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        emptied.append(None)  # the next tile is no new attempt
+        return activation[:, -1:]
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
+    predict_within_memory(Fake(compute=compute), *make_picture(1792, 1792), report=lambda line: None)
+    assert len(held) > 3
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory():
+    for error in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), UserError("no")):
+        with pytest.raises(type(error), match=str(error)):
+            predict_within_memory(fits(0, error), *make_picture(960, 960), report=pytest.fail)
+    with pytest.raises(ValueError, match="got 500; use 448"):
+        predict_within_memory(Fake(), *make_picture(960, 960), tile=500)
+
+
+def test_a_cpu_that_is_really_full():
+    """A limit on this process in place of a stub: 200 channels of the whole image take 737 MB, of a tile 161 MB."""
+    network = Fake(compute=lambda x: (x[:, 4:5] * torch.linspace(0, 1, 200)[:, None, None]).mean(1, keepdim=True))
+    image, trimap = make_picture(960, 960)
+    expected, lines = predict_alpha(network, image, trimap, tile=448), []
+    network.inputs.clear()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000, limits[1]))
+    try:
+        alpha = predict_within_memory(network, image, trimap, report=lines.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert lines == ["cpu is out of memory; going on in tiles of 448 x 448 pixels"]
+    torch.testing.assert_close(alpha, expected, atol=1e-5, rtol=0)  # every pixel by itself
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("tile", [0, 448])
 def test_cuda_equals_cpu(unet, tile):
@@ -377,3 +515,20 @@ def test_cuda_equals_cpu(unet, tile):
     assert on_cuda.is_cuda
     difference = (on_cuda.cpu() - predict_alpha(unet, image, trimap, tile=tile)).abs()
     assert difference.mean() < 1e-3  # TF32; a few pixels may take another of the three alphas
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_is_really_full(unet):
+    image, trimap = make_picture(1344, 1344)
+    network, lines = copy.deepcopy(unet).cuda(), []
+    expected = predict_alpha(network, image, trimap, tile=448)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 500_000_000) / total)
+    try:
+        alpha = predict_within_memory(network, image, trimap, report=lines.append)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert lines
+    assert lines[0] == "cuda:0 is out of memory; going on in tiles of 672 x 672 pixels"
+    assert (alpha - expected).abs().mean() < 0.01
