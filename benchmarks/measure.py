@@ -92,6 +92,17 @@ def measure_memory(call):
     return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
+def peak_host_mb(process="self"):
+    """Largest memory that a process has had so far (VmHWM): MB."""
+    return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
+
+
+def used_device_mb():
+    """Memory that is taken on the GPU, by all processes, libraries and DALI included: MB."""
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / 1e6
+
+
 def free_bytes(device):
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -103,8 +114,10 @@ def describe_environment(devices):
     """Name what a result depends on."""
     installed, versions = importlib.metadata.packages_distributions(), {"python": platform.python_version()}
     versions["torch"] = torch.__version__  # with the CUDA version that it is built for
-    for name in ("numpy", "cupy", "numba"):
+    for name in ("numpy", "cupy", "numba", "cv2"):
         versions[name] = importlib.metadata.version(installed[name][0]) if name in installed else None
+    dali = [name for name in installed.get("nvidia", []) if name.startswith("nvidia-dali")]
+    versions["dali"] = importlib.metadata.version(dali[0]) if dali else None
     cpu = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t :")
     names = {"cpu": f"{cpu}, {torch.get_num_threads()} threads"}
     if "cuda" in devices:

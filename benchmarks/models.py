@@ -12,6 +12,7 @@ matrix product of the same dtype in the same run: what no change of the code bey
 import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import click
@@ -71,11 +72,18 @@ def time_step(call, device, repeats):
     return float(np.median(time_clock(finished, 20, repeats)[1]))
 
 
+@cache
 def measure_peak(device, dtype):
     """Measure a large matrix product: multiply-adds per second."""
     n = 8192 if device == "cuda" else 1536
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     return n**3 / time_step(lambda: a @ b, device, 10)
+
+
+@cache
+def count_multiply_adds(name, size):
+    _, (count,) = cost(name, (size,))
+    return count
 
 
 def measure(name, variant, batch, size, device, repeats):
@@ -110,7 +118,7 @@ def measure(name, variant, batch, size, device, repeats):
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     step_time = time_step(step, device, repeats)
-    _, (multiply_adds,) = cost(name, (size,))
+    multiply_adds = count_multiply_adds(name, size)
     return Row(
         device, name, variant, batch, size, 1e3 * forward_time, 1e3 * step_time, batch / step_time,
         3 * batch * multiply_adds / step_time / measure_peak(device, dtype),

@@ -20,6 +20,7 @@ def test_tiny_run_on_the_cpu(tmp_path):
     rows = json.loads(out.read_text())["rows"]
     assert [row["variant"] for row in rows] == ["float32 channels_last", "bfloat16"]
     for row in rows:
-        assert 0 < row["forward_ms"] < row["step_ms"]
+        assert row["forward_ms"] > 0
+        assert row["step_ms"] > 0
         assert row["images_per_s"] * row["step_ms"] == pytest.approx(2000)
-        assert 0 < row["share_of_peak"] < 2
+        assert row["share_of_peak"] > 0

@@ -1,0 +1,123 @@
+"""The benchmark of the data path: it runs on a tiny size, and the DataLoader beside it makes the same."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from dptmat import synthesize
+from dptmat.index import ImageIndex
+from dptmat.pipelines.augment import Augmentation
+from dptmat.pipelines.loader import Loader
+from dptmat.pipelines.pretrain import PretrainSource
+from dptmat.quarantine import Quarantine
+from dptmat.sampler import Sampler
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+NAMES = "pipeline", "DataLoader direct"
+
+
+def test_tiny_run_on_the_cpu(photographs, tmp_path):
+    out, plot = tmp_path / "new" / "rows.json", tmp_path / "new" / "bars.png"
+    options = {"data": photographs, "device": "cpu", "batch-size": 16, "size": 70, "threads": 2, "rounds": 1}
+    options |= {"seconds": 0.05, "json": out, "plot": plot}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += [word for name in NAMES for word in ("--contender", name)]
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "loader.py"), *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["versions"]["dali"]
+    assert [row["contender"] for row in result["rows"]] == list(NAMES)
+    for row in result["rows"]:
+        assert len(row["rounds"]) == 1
+        assert 0 < row["smallest"] <= row["images_per_second"] <= row["largest"]
+        assert 0 < row["waited"] <= 1
+        assert 0 < row["start_after_imports_s"] < row["start_s"]
+        assert 100 < row["peak_mb"] < 5000
+        assert len(row["peak_workers_mb"]) == (2 if "DataLoader" in row["contender"] else 0)
+    picture = cv2.imread(str(plot))
+    coloured = (picture.max(2).astype(int) - picture.min(2) > 100).any(1)
+    assert np.count_nonzero(np.diff(coloured.astype(int)) == 1) == 1  # the bar of pipeline; the other one is grey
+
+
+def test_data_that_is_not_there_ends_with_a_line(usual, tmp_path):
+    loader = importlib.import_module("loader")
+    done = CliRunner().invoke(loader.main, ["--data", str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "does not exist" in done.output
+
+
+@pytest.fixture
+def usual(monkeypatch):
+    """Module with the DataLoader that dptmat is measured against."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield importlib.import_module("usual")
+    for name in ("usual", "loader", "measure"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def ours(photographs):
+    """Network input, alpha and trimap of all 72 photographs by dptmat."""
+    index = ImageIndex.open(photographs)
+    sampler = Sampler(0, len(index), len(index))
+    loader = Loader(
+        PretrainSource(index, sampler, Augmentation(), 96), sampler,
+        micro_batch=len(index), device="cpu", threads=2, prefetch=1, start=0, quarantine=Quarantine(print),
+    )  # fmt: skip
+    views = next(loader)
+    batch = synthesize(views.views, views.ids, 0, views.color)
+    return batch.input, batch.alpha, batch.trimap
+
+
+def load(usual, photographs, direct=False):
+    """The same by the samples of the DataLoader."""
+    samples = usual.Composites(sorted(map(str, photographs.iterdir())), 96, direct)
+    return [torch.stack(list(map(torch.from_numpy, x))) for x in zip(*(samples[i] for i in range(72)), strict=True)]
+
+
+# The same photographs on both sides, so closer than in a run. Left: the others' photographs behind them, and hue.
+CLOSE = {"shares": 0.01, "unknown": 0.01, "image": 0.2}
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_the_dataloader_makes_what_dptmat_does(usual, photographs, ours, direct):
+    usual.require_alike(usual.describe(*ours), usual.describe(*load(usual, photographs, direct)), CLOSE)
+
+
+WRONG = {
+    "shapes": lambda image, alpha, trimap: (image[:, :, 1:], alpha[:, :, 1:], trimap[:, :, 1:]),
+    "dtypes": lambda image, alpha, trimap: (image, alpha, trimap.int()),
+    "one_hot": lambda image, alpha, trimap: (image, alpha, trimap.flip(0)),
+    "known": lambda image, alpha, trimap: (image, alpha * 0.99, trimap),
+    "shares": lambda image, alpha, trimap: with_trimap(image, alpha, trimap.clamp(max=1)),
+    "unknown": lambda image, alpha, trimap: (image, torch.where(trimap == 1, alpha**2, alpha), trimap),
+    "image": lambda image, alpha, trimap: (torch.cat([image[:, :3] * 0.229, image[:, 3:]], 1), alpha, trimap),
+}
+
+
+def with_trimap(image, alpha, trimap):
+    one_hot = (trimap == torch.arange(3).view(1, 3, 1, 1)).float()
+    return torch.cat([image[:, :3], one_hot], 1), alpha, trimap
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_other_work_is_refused(usual, ours, name):
+    with pytest.raises(ValueError, match=name):
+        usual.require_alike(usual.describe(*ours), usual.describe(*WRONG[name](*ours)), CLOSE)
+
+
+def test_both_warps_show_the_same_part_of_a_photograph(usual):
+    photo = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8), (0, 0), 9)
+    for seed in range(4):
+        matrix = usual.draw_affine(photo.shape, np.random.default_rng(seed))
+        views = usual.warp(photo, matrix, 100, np.random.default_rng(seed)), usual.warp_directly(photo, matrix, 100)
+        # Half a pixel apart: OpenCV's warp counts from the pixel's centre, its resize from the corner. 10 if unrelated.
+        assert np.abs(np.subtract(*views, dtype=int)[20:80, 20:80]).mean() < 3
