@@ -24,7 +24,6 @@ import json
 import multiprocessing
 import os
 import time
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +46,7 @@ class Options:
     size: int
     threads: int
     prefetch: int
+    hw_decoder_load: float
     seconds: float
 
 
@@ -86,12 +86,12 @@ def open_contender(name, options):
         return make_batches(paths, *rest, LOADERS[name]), lambda batch: batch, 2 * options.threads, imported
     sampler = Sampler(0, len(index), options.batch_size)
     source = PretrainSource(index, sampler, Augmentation(), options.size)
-    if name in STAGES:
-        return run_stage(source, sampler, name, options), lambda outputs: outputs, options.prefetch, imported
     loader = Loader(
         source, sampler, micro_batch=options.batch_size, device=options.device, threads=options.threads,
-        prefetch=options.prefetch, start=0, quarantine=Quarantine(name_bad),
+        prefetch=options.prefetch, hw_decoder_load=options.hw_decoder_load, start=0, quarantine=Quarantine(name_bad),
     )  # fmt: skip
+    if name in STAGES:
+        return loader.run_until(name), lambda outputs: outputs, options.prefetch, imported
     kept = []
 
     def compose(views):
@@ -101,26 +101,6 @@ def open_contender(name, options):
         return batch.input, batch.alpha, batch.trimap
 
     return loader, compose if name in WHOLE else lambda views: views, options.prefetch, imported
-
-
-def run_stage(source, sampler, until, options):
-    """Run the graph up to a stage, without end; yields DALI's outputs."""
-    warnings.filterwarnings("ignore", message="The external source node")  # that a stage does not use all inputs
-    step = 0
-
-    def feed():
-        nonlocal step
-        step += 1
-        return source.arguments(sampler.ids(step - 1), {})
-
-    gpu = options.device == "cuda"
-    pipe = source.graph(
-        feed, gpu, until=until, batch_size=options.batch_size, num_threads=options.threads,
-        prefetch_queue_depth=options.prefetch, device_id=0 if gpu else None, exec_dynamic=True,
-    )  # fmt: skip
-    pipe.build()
-    while True:
-        yield pipe.run()
 
 
 def serve(connection, name, options):
@@ -245,12 +225,13 @@ def draw(rows, options, path):
 @click.option("--size", default=224, show_default=True, metavar="PIXELS")
 @click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True, help="Of DALI; DataLoader workers.")
 @click.option("--prefetch", default=2, show_default=True, metavar="BATCHES", help="Prepared ahead by DALI.")
+@click.option("--hw-decoder-load", default=0.65, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
 @click.option("--rounds", default=5, show_default=True, help="Turns that each contender has.")
 @click.option("--seconds", default=3.0, show_default=True, help="Length of a round, about.")
 @click.option("--contender", "names", multiple=True, type=click.Choice(CONTENDERS), help="Default: all.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the rows.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw the bars.")
-def main(data, device, batch_size, size, threads, prefetch, rounds, seconds, names, out, plot):
+def main(data, device, rounds, names, out, plot, **rest):
     """Measure the stages of the data path and the usual DataLoader, in turn."""
     import torch
     from measure import describe_environment
@@ -263,10 +244,10 @@ def main(data, device, batch_size, size, threads, prefetch, rounds, seconds, nam
     if device == "cuda" and not cuda:
         raise click.UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu")
     try:
-        Sampler(0, len(ImageIndex.open(data)), batch_size)
+        Sampler(0, len(ImageIndex.open(data)), rest["batch_size"])
     except UserError as error:
         raise click.UsageError(str(error)) from error
-    options = Options(data, device or ("cuda" if cuda else "cpu"), batch_size, size, threads, prefetch, seconds)
+    options = Options(data, device or ("cuda" if cuda else "cpu"), **rest)
     environment = {**describe_environment([options.device, "cpu"]), "options": asdict(options)}
     environment["load_before"] = os.getloadavg()[0]
     click.echo(f"{environment['devices']}, load {environment['load_before']:.2f}\n")

@@ -25,6 +25,11 @@ class Ranks:
     device: torch.device
 
     @property
+    def cores(self):
+        """Processor cores that this process may use beside the others on this machine."""
+        return max(1, len(os.sched_getaffinity(0)) // self.local_count)
+
+    @property
     def first(self):
         """Whether this is the process that writes files and prints."""
         return self.rank == 0

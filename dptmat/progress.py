@@ -34,24 +34,30 @@ class Progress:
             _drop_after(path, start)
             self._lines = Journal(path)
             self._board = _Board(Path(out) / "tensorboard", start)
-        self._began = self._last = _Moment(time.perf_counter(), start, 0.0)
+        self._began = self._last = Moment(time.perf_counter(), start, 0.0)
+        self._waited_host = 0.0
 
-    def report(self, step, scalars, learning_rate, waited):
+    def report(self, step, scalars, learning_rate, waited, waited_host):
         """Log the scalars of a step (``loss``, its parts, ``grad_norm``), speed, and the share of time waited for data.
 
         Args:
             step: Steps done.
             scalars: Dictionary of numbers.
             learning_rate: The step's.
-            waited: Seconds that this process has waited for data so far.
+            waited: Seconds that training has waited for data so far.
+            waited_host: Seconds that the host has; on a GPU not all of them cost time.
         """
         if not self._writes:
             return
-        now = _Moment(time.perf_counter(), step, waited)
+        now = Moment(time.perf_counter(), step, waited)
         seconds, steps, waited = now.since(self._last)
-        speed = {"images_per_second": steps * self._batch_size / seconds, "waited": waited / seconds}
+        speed = {
+            "images_per_second": steps * self._batch_size / seconds,
+            "waited": waited / seconds,
+            "waited_host": (waited_host - self._waited_host) / seconds,
+        }
         numbers = {**scalars, "learning_rate": learning_rate, **speed}
-        self._last = now
+        self._last, self._waited_host = now, waited_host
         # JSON has no infinity, which is the norm of a gradient that float16 could not hold.
         plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         self._lines.add(json.dumps({"step": step, **plain}))
@@ -84,6 +90,12 @@ class Progress:
             self._lines.add(json.dumps({"step": step, "skipped": samples}))
             ids = f"{', '.join(map(str, samples[:8]))}{', ...' if len(samples) > 8 else ''}"
             print(f"step {step}/{self._steps} left out: loss or gradient is not finite; samples {ids}", flush=True)
+
+    def advise(self, step, sentence):
+        """Say what would make the run faster."""
+        if self._writes:
+            self._lines.add(json.dumps({"step": step, "advice": sentence}))
+            print(sentence, flush=True)
 
     def left_out(self, path, reason):
         """Name a file that cannot be used."""
@@ -130,7 +142,7 @@ class _Board:
         self._writer = None
 
 
-class _Moment(NamedTuple):
+class Moment(NamedTuple):
     """State of a run at a report."""
 
     clock: float  # seconds

@@ -102,8 +102,8 @@ def read_log(run: str | Path) -> Log:
             entry = json.loads(line)
             if "left_out" in entry:
                 log.left_out.append(entry)
-            elif "skipped" in entry:
-                continue  # a gap in the curves
+            elif "skipped" in entry or "advice" in entry:
+                continue  # the former is a gap in the curves
             elif "validation" in entry:
                 log.validations.append(_numbers(entry["validation"]) | {"step": int(entry["step"])})
             else:
@@ -138,7 +138,7 @@ def _charts(log):
     span = [entry["step"] for entry in (*log.rows, *log.validations)]
     span = (min(span), max(span)) if span and min(span) < max(span) else (0, max(span, default=0))
     steps, values = _columns(log.rows)
-    others = ("step", "grad_norm", "learning_rate", "images_per_second", "waited")
+    others = ("step", "grad_norm", "learning_rate", "images_per_second", "waited", "waited_host")
     parts = {name: column for name, column in values.items() if name not in others}
     validation_steps, validation = _columns(log.validations)
     wanted = [

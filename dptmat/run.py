@@ -10,6 +10,7 @@ import torch
 from timm.layers import convert_sync_batchnorm
 
 from dptmat import checkpoint, config, distributed
+from dptmat.bottleneck import Bottleneck
 from dptmat.errors import UserError
 from dptmat.initialise import initialise
 from dptmat.lock import locked
@@ -23,6 +24,7 @@ from dptmat.quarantine import NAME as QUARANTINE
 from dptmat.quarantine import open_quarantine
 from dptmat.signals import Signals
 from dptmat.trainer import Trainer, train
+from dptmat.waiting import Waiting
 
 FILES = "files.txt"  # in the output folder: the photographs that the run began with
 
@@ -98,7 +100,9 @@ def _run(task, settings, ranks):
     if ranks.first:
         write_picture(out / "preview.png", task.preview(quarantine))
     loader = make_loader(task, settings, ranks, start, quarantine)
-    batches = (task.batch(views) for views in loader)
+    waiting = Waiting(loader, ranks.device)
+    batches = map(task.batch, waiting)
+    bottleneck = Bottleneck(loader, settings, ranks, task.micro_batch)
     checkpoints = checkpoint.Checkpoints(
         out / "checkpoints",
         settings.keep,
@@ -110,7 +114,11 @@ def _run(task, settings, ranks):
         raise UserError(failure)
 
     def report(done, scalars, skipped):
-        progress.report(done, scalars, trainer.learning_rate(done - 1), loader.waited)
+        # All processes wait for the one that waits longest.
+        waited, waited_host = map(max, zip(*distributed.gather((waiting.seconds, waiting.host)), strict=True))
+        progress.report(done, scalars, trainer.learning_rate(done - 1), waited, waited_host)
+        if ranks.first and (advice := bottleneck.look(done, waited)):
+            progress.advise(done, advice)
         if skipped:  # the same steps in all processes
             for step, samples in _samples(task, skipped).items():
                 if samples or not trainer.overflows_allowed:  # float16 is finding its scale
@@ -172,8 +180,9 @@ def make_loader(task, settings, ranks, start, quarantine):
         task.sampler,
         micro_batch=task.micro_batch,
         device=ranks.device,
-        threads=settings.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_count),
+        threads=settings.threads or ranks.cores,
         prefetch=settings.prefetch,
+        hw_decoder_load=settings.hw_decoder_load,
         start=start,
         quarantine=quarantine,
     )

@@ -27,7 +27,15 @@ class RunConfig:
         0, "Threads that decode, per process; 0: all cores, shared among the processes.", low=0, group=DATA, free=True
     )
     prefetch: int = setting(2, "Micro-batches prepared ahead.", low=1, group=DATA, free=True)
-
+    hw_decoder_load: float = setting(
+        0.65,
+        "Share of the JPEGs that the GPU's own JPEG decoder takes, where it has one; its cores take the others.",
+        unit="0..1",
+        low=0.0,
+        high=1.0,
+        group=DATA,
+        free=True,
+    )
     quarantine: str = setting(
         "",
         "Files to leave out from the first step on, as listed in the quarantine.txt of another run.",

@@ -49,6 +49,11 @@ class Waiting:
             self._device += asked.elapsed_time(given) / 1e3
         return self._device
 
+    @property
+    def seconds(self):
+        """Seconds that training has waited for data: those of the device where there is a GPU, else of the host."""
+        return self.device if self._gpu else self.host
+
     def _record(self):
         if not self._gpu:
             return None

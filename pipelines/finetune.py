@@ -14,6 +14,7 @@ from dptmat.kernels.philox import Stream
 from dptmat.pipelines.probe import encode_path, read
 from dptmat.pipelines.window import draw_seconds, draw_windows
 
+STAGES = "read", "decode", "warp"  # of the graph
 _FILTERS = types.INTERP_NN, types.INTERP_LINEAR, types.INTERP_CUBIC, types.INTERP_LANCZOS3  # in the order of FILTERS
 
 
@@ -46,9 +47,9 @@ class FinetuneSource:
         self._foregrounds, self._backgrounds, self._sampler = foregrounds, backgrounds, sampler
         self._recipe, self._size = recipe, size
 
-    def graph(self, feed, gpu, **options):
-        """Build the graph that ``feed`` gives the arguments of."""
-        return finetune_graph(feed, self._size, self._recipe.margin, gpu, **options)
+    def graph(self, feed, **options):
+        """Build the graph that ``feed`` gives the arguments of; ``options`` are its others and those of a pipeline."""
+        return finetune_graph(feed, self._size, self._recipe.margin, **options)
 
     def arguments(self, ids, bad):
         """Arguments of one batch of the graph."""
@@ -119,7 +120,7 @@ class FinetuneSource:
 
 
 @pipeline_def(enable_conditionals=True)
-def finetune_graph(feed, size, margin, gpu):
+def finetune_graph(feed, size, margin, gpu, hw_decoder_load, until="warp"):
     """Read, decode, resize the part that is needed, warp it to the window; five pictures of a sample.
 
     Args:
@@ -128,9 +129,11 @@ def finetune_graph(feed, size, margin, gpu):
         size: Side of the square crop in pixels.
         margin: Pixels around the crop in all layers but the background.
         gpu: Whether to decode, resize and warp on the GPU.
+        hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
+        until: The last of ``STAGES`` to run: to measure what each takes.
 
     Returns:
-        The fields of ``Layers``.
+        The fields of ``Layers``, or in place of the pictures what the last stage has made of them.
     """
     dtypes = [types.UINT8] * 5 + [types.BOOL] + [types.FLOAT] * 6 + [types.INT32] * 3 + [types.FLOAT, types.INT64]
     (
@@ -145,34 +148,36 @@ def finetune_graph(feed, size, margin, gpu):
     side = size + 2 * margin
 
     def decode(path, output_type):
-        return fn.decoders.image(read(path), device="mixed" if gpu else "cpu", output_type=output_type)
-
-    def cut(picture, kind):
-        return fn.resize(
-            picture, size=shape, roi_start=start, roi_end=end, roi_relative=True, interp_type=kind, antialias=True
+        encoded = read(path)
+        if until == "read":
+            return encoded
+        return fn.decoders.image(
+            encoded, device="mixed" if gpu else "cpu", output_type=output_type, hw_decoder_load=hw_decoder_load
         )
 
-    def warp(part, **fill):
+    def cut(picture, kind, **fill):
+        if until != "warp":
+            return picture
+        part = fn.resize(
+            picture, size=shape, roi_start=start, roi_end=end, roi_relative=True, interp_type=kind, antialias=True
+        )
         return fn.warp_affine(
             part, matrix=matrix, size=[side, side], interp_type=types.INTERP_LINEAR, inverse_map=True, **fill
         )
 
     # Beyond the frame the matte is empty, and the colour that of the edge.
-    fg = warp(cut(decode(fg_path, types.RGB), fg_filter))
-    alpha = warp(cut(decode(alpha_path, types.GRAY), alpha_filter), fill_value=0)
+    fg = cut(decode(fg_path, types.RGB), fg_filter)
+    alpha = cut(decode(alpha_path, types.GRAY), alpha_filter, fill_value=0)
     if combined:
-        second_fg = warp(cut(decode(second_fg_path, types.RGB), fg_filter))
-        second_alpha = warp(cut(decode(second_alpha_path, types.GRAY), alpha_filter), fill_value=0)
+        second_fg = cut(decode(second_fg_path, types.RGB), fg_filter)
+        second_alpha = cut(decode(second_alpha_path, types.GRAY), alpha_filter, fill_value=0)
     else:
         second_fg, second_alpha = fg, alpha
-    bg = fn.resize(
-        decode(bg_path, types.RGB),
-        size=[size, size],
-        roi_start=bg_start,
-        roi_end=bg_end,
-        roi_relative=True,
-        interp_type=bg_filter,
-        antialias=True,
-    )
+    bg = decode(bg_path, types.RGB)
+    if until == "warp":
+        bg = fn.resize(
+            bg, size=[size, size], roi_start=bg_start, roi_end=bg_end, roi_relative=True, interp_type=bg_filter,
+            antialias=True,
+        )  # fmt: skip
     outputs = fg, alpha, second_fg, second_alpha, bg
     return (*outputs, choices.gpu(), ids.gpu()) if gpu else (*outputs, choices, ids)

@@ -1,6 +1,8 @@
 """Runs the graph: feeds it sample ids ahead of time, hands its outputs to torch without a copy, survives a bad file."""
 
+import itertools
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -27,20 +29,20 @@ class Loader:
         device: torch device of the outputs.
         threads: Threads that decode.
         prefetch: Batches prepared ahead.
+        hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
         start: Step whose first micro-batch comes first.
         quarantine: What is left out (``Quarantine``): grows by what is found here, and may grow by what others find.
-
-    Attributes:
-        waited: Seconds that ``next`` has waited for data so far.
     """
 
-    def __init__(self, source, sampler, *, micro_batch, device, threads, prefetch, start, quarantine):
+    def __init__(self, source, sampler, *, micro_batch, device, threads, prefetch, hw_decoder_load, start, quarantine):
         self._source, self._sampler = source, sampler
         self._micro_batch, self._quarantine = micro_batch, quarantine
         self._per_step = sampler.batch_size // sampler.ranks // micro_batch
         device = torch.device(device)
         self._gpu = device if device.type == "cuda" else None
         self._options = {
+            "gpu": self._gpu is not None,
+            "hw_decoder_load": hw_decoder_load,
             "batch_size": micro_batch,
             "num_threads": threads,
             "prefetch_queue_depth": prefetch,
@@ -48,7 +50,6 @@ class Loader:
             "exec_dynamic": True,  # zero-copy outputs that stay valid, and shapes of GPU data on the CPU
         }
         self._delivered = start * self._per_step  # batches handed out since step 0
-        self.waited = 0.0
         source.require_some(quarantine.bad)
         self._start()
 
@@ -56,17 +57,40 @@ class Loader:
         return self
 
     def __next__(self):
-        began = time.perf_counter()
         outputs = self._run()
         self._delivered += 1
-        batch = self._source.outputs(*(torch.from_dlpack(output.as_tensor()) for output in outputs))
-        self.waited += time.perf_counter() - began
-        return batch
+        return self._source.outputs(*(torch.from_dlpack(output.as_tensor()) for output in outputs))
+
+    def run_until(self, stage):
+        """Run a graph of its own as far as a stage, without end, on the batches that the loader will want next.
+
+        For measuring: a file that cannot be read ends it.
+
+        Args:
+            stage: One of the ``STAGES`` of the source's graph.
+
+        Yields:
+            DALI's outputs of each batch.
+
+        Raises:
+            RuntimeError: A file cannot be read or decoded.
+        """
+        numbers = itertools.count(self._fed)
+
+        def feed():
+            return self._source.arguments(self._ids(next(numbers)), self._quarantine.bad)
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The external source node")  # a stage does not need all inputs
+            pipe = self._source.graph(feed, until=stage, **self._options)
+            pipe.build()
+        while True:
+            yield pipe.run()
 
     def _start(self):
         """Build the graph so that the batch to be delivered next is its first."""
         self._fed = self._delivered
-        self._pipe = self._source.graph(self._feed, self._gpu is not None, **self._options)
+        self._pipe = self._source.graph(self._feed, **self._options)
         self._pipe.build()
 
     def _run(self):

@@ -36,9 +36,9 @@ class PretrainSource:
     def __init__(self, index, sampler, augmentation, size):
         self._index, self._sampler, self._augmentation, self._size = index, sampler, augmentation, size
 
-    def graph(self, feed, gpu, **options):
-        """Build the graph that ``feed`` gives the arguments of; ``options`` are those of a DALI pipeline."""
-        return pretrain_graph(feed, self._size, gpu, **options)
+    def graph(self, feed, **options):
+        """Build the graph that ``feed`` gives the arguments of; ``options`` are its others and those of a pipeline."""
+        return pretrain_graph(feed, self._size, **options)
 
     def arguments(self, ids, bad):
         """Arguments of one batch of the graph."""
@@ -76,7 +76,7 @@ class PretrainSource:
 
 
 @pipeline_def
-def pretrain_graph(feed, size, gpu, until="warp"):
+def pretrain_graph(feed, size, gpu, hw_decoder_load, until="warp"):
     """Read, decode, shrink, warp.
 
     Args:
@@ -84,6 +84,7 @@ def pretrain_graph(feed, size, gpu, until="warp"):
             color float32 [N, 3, 3], ids int64 [N] (see ``Augmentation.matrices``).
         size: Side of the square views in pixels.
         gpu: Whether to decode, shrink and warp on the GPU.
+        hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
         until: The last of ``STAGES`` to run: to measure what each takes.
 
     Returns:
@@ -97,7 +98,9 @@ def pretrain_graph(feed, size, gpu, until="warp"):
     encoded = read(path)
     if until == "read":
         return encoded, *others
-    photo = fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=types.RGB)  # from here on the GPU
+    photo = fn.decoders.image(
+        encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, hw_decoder_load=hw_decoder_load
+    )  # from here on the GPU
     if until == "decode":
         return photo, *others
     photo = shrink(photo, size)

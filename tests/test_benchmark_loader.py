@@ -70,7 +70,8 @@ def ours(photographs):
     sampler = Sampler(0, len(index), len(index))
     loader = Loader(
         PretrainSource(index, sampler, Augmentation(), 96), sampler,
-        micro_batch=len(index), device="cpu", threads=2, prefetch=1, start=0, quarantine=Quarantine(print),
+        micro_batch=len(index), device="cpu", threads=2, prefetch=1, hw_decoder_load=0.65, start=0,
+        quarantine=Quarantine(print),
     )  # fmt: skip
     views = next(loader)
     batch = synthesize(views.views, views.ids, 0, views.color)

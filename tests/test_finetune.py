@@ -135,6 +135,7 @@ def test_losses_count_the_unknown_region_or_as_published(files, tmp_path, whole)
         device="cpu",
         threads=1,
         prefetch=1,
+        hw_decoder_load=0.65,
         start=0,
         quarantine=Quarantine(print),
     )

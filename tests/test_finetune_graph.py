@@ -1,5 +1,7 @@
 """The graph of fine-tuning against whole pictures resized, warped and cropped by OpenCV, in the published order."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -37,8 +39,9 @@ def make_loader(files, recipe, report=lambda *_: None, device="cpu"):
     sampler = Sampler(SEED, len(index), 8)
     source = FinetuneSource(foregrounds, index, sampler, recipe, SIZE)
     loader = Loader(
-        source, sampler, micro_batch=8, device=device, threads=2, prefetch=1, start=0, quarantine=Quarantine(report)
-    )
+        source, sampler, micro_batch=8, device=device, threads=2, prefetch=1, hw_decoder_load=0.65, start=0,
+        quarantine=Quarantine(report),
+    )  # fmt: skip
     return loader, foregrounds, index, sampler
 
 
@@ -122,6 +125,23 @@ def test_every_foreground_comes_once_a_round_and_every_background_once_an_epoch(
         shown = source._shown(np.arange(first, first + 4), {})[0]
         assert sorted(foreground.fg for foreground in shown) == sorted(foreground.fg for foreground in foregrounds)
     assert sorted(source._shown(np.arange(8, 16), {})[2]) == list(range(8))
+
+
+def test_each_stage_of_the_graph_can_be_the_last(files):
+    loader, foregrounds, index, sampler = make_loader(files, Recipe())
+    source = FinetuneSource(foregrounds, index, sampler, Recipe(), SIZE)
+    firsts, _, backgrounds = source._shown(sampler.ids(0), {})
+    fg, _, _, _, bg, *_ = next(loader.run_until("read"))
+    for i in range(8):
+        assert np.array(fg.at(i)).tobytes() == Path(firsts[i].fg).read_bytes()
+        assert np.array(bg.at(i)).tobytes() == Path(index[backgrounds[i]]).read_bytes()
+    fg, alpha, *_ = next(loader.run_until("decode"))
+    for i in range(8):
+        assert np.array(fg.at(i)).shape == (firsts[i].height, firsts[i].width, 3)
+        assert np.array(alpha.at(i)).shape == (firsts[i].height, firsts[i].width, 1)
+    whole = next(loader.run_until("warp"))
+    for part, layer in zip(whole, next(loader), strict=True):
+        assert np.array_equal(np.array(part.as_tensor()), layer)
 
 
 @pytest.mark.parametrize("which", ["fg", "alpha", "bg"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import cv2
 import pytest
 import torch
 
-from dptmat import checkpoint
+from dptmat import bottleneck, checkpoint
 from dptmat import pretrain as task
 from dptmat.errors import UserError
 from dptmat.pictures import preview_sheet
@@ -57,6 +58,20 @@ def test_the_loss_falls_and_everything_is_written(photographs, tmp_path):
     assert cv2.imread(str(tmp_path / "run/predictions.png")).shape == (24 + 4 * 64, 3 * 64, 3)
     assert list((tmp_path / "run/tensorboard").glob("events*"))
     assert "batch_size = 4" in (tmp_path / "run/config.toml").read_text()
+
+
+def test_a_run_says_how_long_it_waited_and_once_what_limits_its_data(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bottleneck, "STEPS", 2)
+    monkeypatch.setattr(bottleneck, "SHARE", 0.0)
+    monkeypatch.setattr(bottleneck, "_SECONDS", 0.05)
+    run(photographs, tmp_path / "run", steps=8)
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert all(0 < line["waited"] < 1 and line["waited_host"] == line["waited"] for line in lines if "loss" in line)
+    told = [(line["step"], line["advice"]) for line in lines if "advice" in line]
+    assert [step for step, _ in told] == [3]  # two after the first report
+    printed = capsys.readouterr().out
+    assert told[0][1] in printed
+    assert re.search(r"\nwaited for data \d+\.\d% of \d+ s\n", printed)
 
 
 def test_matteformer_takes_a_step(photographs, tmp_path):

@@ -21,7 +21,7 @@ def run_graph(paths, linear=STRAIGHT, size=96, gpu=False):
         color = np.zeros((n, 3, 3), np.float32)
         return [encode_path(path) for path in paths], np.tile(affine, (n, 1, 1)), color, np.arange(n)
 
-    pipe = pretrain_graph(feed, size, gpu, batch_size=n, num_threads=2, device_id=0 if gpu else None)
+    pipe = pretrain_graph(feed, size, gpu, 0.65, batch_size=n, num_threads=2, device_id=0 if gpu else None)
     pipe.build()
     return torch.from_dlpack(pipe.run()[0].as_tensor()).cpu().numpy()
 

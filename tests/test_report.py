@@ -70,11 +70,12 @@ def write_run(run, *, lines=30, names=(), validations=0, settings='model = "gca"
     with open(run / "log.jsonl", "w") as log:
         for step in range(1, lines + 1):
             numbers = {"loss": 3 / step, "l1": 1 / step, "comp": 2 / step, "grad_norm": None if step == 2 else 1.5}
-            speed = {"learning_rate": 1e-4, "images_per_second": 1234.4, "waited": 0.015}
+            speed = {"learning_rate": 1e-4, "images_per_second": 1234.4, "waited": 0.015, "waited_host": 0.4}
             log.write(json.dumps({"step": step, **numbers, **speed}) + "\n")
             if step <= validations:
                 scores = {"sad": 40.25 / step, "mse": 0.01, "grad": 1.0, "conn": 2.0}
                 log.write(json.dumps({"step": step, "validation": scores}) + "\n")
+        log.write(json.dumps({"step": lines, "advice": "use --threads 8"}) + "\n")
         log.write('{"step": 999, "loss": 7')  # cut short by a kill
     if names:
         write_evaluation(run, names)
