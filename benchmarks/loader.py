@@ -7,7 +7,8 @@ Stages, each with all before it: ``read`` the files; ``decode``; ``shrink``, ant
 ``warp``, the whole graph; ``pipeline``, with ``synthesize``: input float32 [N, 6, H, W], alpha, contrast and trimap;
 ``pipeline out=`` writes them over those of the batch before. The pairing is that of dptmat: each photograph is decoded
 once and used twice. ``DataLoader`` decodes two photographs for a sample, as the usual code does, and
-``DataLoader direct`` is the same written with more care. Before anything is timed, their first batches have to agree
+``DataLoader direct`` is the same written with more care; ``DataLoader albumentations``, which takes part if that
+library is installed, does it by its operators. Before anything is timed, their first batches have to agree
 with those of ``pipeline`` in shapes, dtypes, shares and statistics.
 
 What is counted:
@@ -20,6 +21,7 @@ What is counted:
   much less of it was free once the contender ran.
 """
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -31,7 +33,7 @@ import click
 import numpy as np
 
 STAGES = "read", "decode", "shrink"
-LOADERS = {"DataLoader": False, "DataLoader direct": True}
+LOADERS = {"DataLoader": "usual", "DataLoader direct": "direct", "DataLoader albumentations": "albumentations"}
 CONTENDERS = (*STAGES, "warp", "pipeline", "pipeline out=", *LOADERS)
 WHOLE = "pipeline", "pipeline out=", *LOADERS  # those that end in a network's input
 
@@ -241,6 +243,9 @@ def main(data, device, rounds, names, out, plot, **rest):
     from dptmat.sampler import Sampler
 
     cuda = torch.cuda.is_available()
+    albumentations = importlib.util.find_spec("albumentations")
+    if "DataLoader albumentations" in names and not albumentations:
+        raise click.UsageError("--contender DataLoader albumentations needs that library: pip install albumentations")
     if device == "cuda" and not cuda:
         raise click.UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu")
     try:
@@ -252,16 +257,16 @@ def main(data, device, rounds, names, out, plot, **rest):
     environment["load_before"] = os.getloadavg()[0]
     click.echo(f"{environment['devices']}, load {environment['load_before']:.2f}\n")
     click.echo(
-        f"{'contender':18} {'images/s':>9} {'smallest':>9} {'largest':>9} {'times':>6} {'waited':>7} {'start s':>8} "
+        f"{'contender':25} {'images/s':>9} {'smallest':>9} {'largest':>9} {'times':>6} {'waited':>7} {'start s':>8} "
         f"{'imports':>8} {'peak MB':>8} {'workers':>16} {'GPU MB':>7}"
     )
-    rows = []
-    for row in measure([name for name in CONTENDERS if name in (names or CONTENDERS)], options, rounds):
+    rows, chosen = [], names or [name for name in CONTENDERS if name != "DataLoader albumentations" or albumentations]
+    for row in measure([name for name in CONTENDERS if name in chosen], options, rounds):
         rows.append(row)
         times = f"{row.times_dataloader:.2f}" if row.times_dataloader else "-"
         workers = " + ".join(f"{mb:.0f}" for mb in row.peak_workers_mb) or "-"
         click.echo(
-            f"{row.contender:18} {row.images_per_second:9,.1f} {row.smallest:9,.1f} {row.largest:9,.1f} {times:>6} "
+            f"{row.contender:25} {row.images_per_second:9,.1f} {row.smallest:9,.1f} {row.largest:9,.1f} {times:>6} "
             f"{row.waited:7.1%} {row.start_s:8.2f} {row.start_s - row.start_after_imports_s:8.2f} {row.peak_mb:8.0f} "
             f"{workers:>16} {'-' if row.device_mb is None else f'{row.device_mb:.0f}':>7}"
         )

@@ -4,8 +4,11 @@ Written from what MatteFormer, GCA-Matting and MG Matting do for each sample, wi
 each warped as a whole by a random affine, resized and cropped, either with a random interpolation, its hue changed in
 float HSV; then random trimap, random alpha, composite, normalised tensors. In favour of this side, foreground and
 background are not handed on as floats. ``direct`` is what a careful author could make of it: one linear warp straight
-from the photograph to the view. Neither is antialiased.
+from the photograph to the view. ``albumentations`` is the same by that library, in bytes, and shrunk before it is
+warped. None is antialiased.
 """
+
+from functools import partial
 
 import cv2
 import numpy as np
@@ -25,12 +28,14 @@ class Composites(Dataset):
     Args:
         paths: Paths of the photographs; sample i has the i-th in front of a random one.
         size: Side of the square views in pixels.
-        direct: Whether to warp straight from the photograph to the view.
-        seed: Of the random changes, with the number of the sample.
+        way: "usual", "direct" or "albumentations".
+        seed: Of the random changes, with the number of the sample; albumentations has its own.
     """
 
-    def __init__(self, paths, size, direct=False, seed=0):
-        self._paths, self._size, self._direct, self._seed = paths, size, direct, seed
+    def __init__(self, paths, size, way="usual", seed=0):
+        self._paths, self._size, self._seed = paths, size, seed
+        ways = {"usual": change_usually, "direct": change_directly}
+        self._change = make_albumentations(size) if way == "albumentations" else ways[way]
 
     def __len__(self):
         return len(self._paths)
@@ -47,12 +52,44 @@ class Composites(Dataset):
 
     def _view(self, path, rng):
         """An augmented view of a photograph: float32 [size, size, 3] RGB, 0..255."""
-        photo = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
-        matrix = draw_affine(photo.shape, rng)
-        view = warp_directly(photo, matrix, self._size) if self._direct else warp(photo, matrix, self._size, rng)
-        hsv = cv2.cvtColor(view.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = np.remainder(hsv[..., 0] + rng.uniform(-HUE, HUE), 360)
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255
+        return self._change(cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB), self._size, rng)
+
+
+def change_usually(photo, size, rng):
+    return change_hue(warp(photo, draw_affine(photo.shape, rng), size, rng), rng)
+
+
+def change_directly(photo, size, rng):
+    return change_hue(warp_directly(photo, draw_affine(photo.shape, rng), size), rng)
+
+
+def make_albumentations(size):
+    """Make the same changes by albumentations, which has to be installed."""
+    import albumentations
+
+    change = albumentations.Compose([
+        albumentations.SmallestMaxSize(size),
+        albumentations.Affine(
+            rotate=(-ROTATION, ROTATION), scale={"x": SCALE, "y": SCALE}, shear={"x": (-SHEAR, SHEAR), "y": 0},
+            border_mode=cv2.BORDER_REPLICATE, p=1,
+        ),
+        albumentations.HorizontalFlip(FLIP),
+        albumentations.VerticalFlip(FLIP),
+        albumentations.CenterCrop(size, size),
+        albumentations.HueSaturationValue(HUE // 2, 0, 0, p=1),  # in steps of two degrees
+    ])  # fmt: skip
+    return partial(change_by_albumentations, change)
+
+
+def change_by_albumentations(change, photo, size, rng):
+    return change(image=photo)["image"].astype(np.float32)
+
+
+def change_hue(view, rng):
+    """Change the hue of a view as uint8 [H, W, 3]: float32 [H, W, 3], 0..255."""
+    hsv = cv2.cvtColor(view.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = np.remainder(hsv[..., 0] + rng.uniform(-HUE, HUE), 360)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255
 
 
 def draw_affine(shape, rng):
@@ -94,14 +131,14 @@ def draw_trimap(size, rng):
     return grid.repeat(CELL, 0).repeat(CELL, 1)[:size, :size]
 
 
-def make_batches(paths, size, batch, workers, device, direct=False):
+def make_batches(paths, size, batch, workers, device, way="usual"):
     """Load batches without end, as a trainer does: shuffled, each by one of ``workers`` processes.
 
     Yields:
         input float32 [N, 6, H, W], alpha float32 [N, 1, H, W], trimap uint8 [N, 1, H, W], all on ``device``.
     """
     loader = DataLoader(
-        Composites(paths, size, direct), batch, shuffle=True, drop_last=True, num_workers=workers,
+        Composites(paths, size, way), batch, shuffle=True, drop_last=True, num_workers=workers,
         persistent_workers=True, worker_init_fn=use_one_thread, pin_memory=device == "cuda",
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip

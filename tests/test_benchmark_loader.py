@@ -78,9 +78,9 @@ def ours(photographs):
     return batch.input, batch.alpha, batch.trimap
 
 
-def load(usual, photographs, direct=False):
+def load(usual, photographs, way="usual"):
     """The same by the samples of the DataLoader."""
-    samples = usual.Composites(sorted(map(str, photographs.iterdir())), 96, direct)
+    samples = usual.Composites(sorted(map(str, photographs.iterdir())), 96, way)
     return [torch.stack(list(map(torch.from_numpy, x))) for x in zip(*(samples[i] for i in range(72)), strict=True)]
 
 
@@ -88,9 +88,11 @@ def load(usual, photographs, direct=False):
 CLOSE = {"shares": 0.01, "unknown": 0.01, "image": 0.2}
 
 
-@pytest.mark.parametrize("direct", [False, True])
-def test_the_dataloader_makes_what_dptmat_does(usual, photographs, ours, direct):
-    usual.require_alike(usual.describe(*ours), usual.describe(*load(usual, photographs, direct)), CLOSE)
+@pytest.mark.parametrize("way", ["usual", "direct", "albumentations"])
+def test_the_dataloader_makes_what_dptmat_does(usual, photographs, ours, way):
+    if way == "albumentations":
+        pytest.importorskip("albumentations")
+    usual.require_alike(usual.describe(*ours), usual.describe(*load(usual, photographs, way)), CLOSE)
 
 
 WRONG = {
