@@ -1,5 +1,6 @@
 """The loader: any step at once, zero copy that lasts, and bad files that cost their own sample only."""
 
+import re
 import resource
 import shutil
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dptmat import synthesize
 from dptmat.errors import UserError
 from dptmat.index import ImageIndex
 from dptmat.pipelines.augment import Augmentation
@@ -68,6 +70,21 @@ def test_tensors_stay_as_they_are_while_the_loader_goes_on(index):
     copy = first.views.clone()
     take(loader, 10)
     assert torch.equal(first.views, copy)
+
+
+@pytest.mark.slow
+def test_ten_thousand_batches_take_no_more_memory_than_a_thousand(photographs):
+    index = ImageIndex.open(photographs)
+    loader = make_loader(index, micro_batch=2)
+    resident = []  # KB, after every thousand
+    for number in range(1, 10_001):
+        views = next(loader)
+        synthesize(views.views, views.ids, 7, views.color)
+        if number % 1000 == 0:
+            status = Path("/proc/self/status").read_text()
+            resident.append(int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)))
+    # It moves by 2 MB from one thousand to the next; a kilobyte lost with each batch would be 9 MB.
+    assert max(resident) - resident[0] < 6000, resident
 
 
 def claim_huge(content):
