@@ -78,7 +78,14 @@ def start(device):
 
 def _wait_for_all(what, time):
     """Wait until every process has said that it has ``what``, without gloo or NCCL: (store, rank, processes)."""
-    store, rank, count = next(torch.distributed.rendezvous("env://", timeout=_START))
+    try:
+        store, rank, count = next(torch.distributed.rendezvous("env://", timeout=_START))
+    except torch.distributed.DistError as error:
+        place, reason = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", str(error).splitlines()[0]
+        raise UserError(
+            f"the processes do not meet at {place}: {reason.rstrip('.')}; see whether all have started, and all "
+            "machines reach each other"
+        ) from error
     # After a restart by torchrun the store may still hold the addresses of processes that have gone.
     store = torch.distributed.PrefixStore("start " + os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     key = f"{what} {{}}"

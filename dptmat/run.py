@@ -79,7 +79,7 @@ def _run(task, settings, ranks):
     out, steps = Path(settings.out), task.steps
     data = {"photographs": task.photographs, "micro_batch": task.micro_batch}
     trainer = make_trainer(task, settings, ranks)
-    start = distributed.together(lambda: _resume(task, trainer, settings, data, ranks))
+    start, owes_validation = distributed.together(lambda: _resume(task, trainer, settings, data, ranks))
     if len(set(map(str, distributed.gather((start, data))))) > 1:
         raise UserError("the processes do not see the same files and --out; use a file system that all machines share")
     begun_with = "" if start else initialise(trainer.model, settings.model, settings.init, settings.load)
@@ -106,7 +106,13 @@ def _run(task, settings, ranks):
     checkpoints = checkpoint.Checkpoints(
         out / "checkpoints",
         settings.keep,
-        lambda done: {**trainer.state_dict(), "step": done, "config": dataclasses.asdict(settings), **data},
+        lambda done: {
+            **trainer.state_dict(),
+            "step": done,
+            "config": dataclasses.asdict(settings),
+            **data,
+            "owes_validation": owes_validation,
+        },
     )
     signals = Signals()
     tally, failure = distributed.Tally(), quarantine.too_many(task.source, settings.max_bad)
@@ -135,14 +141,17 @@ def _run(task, settings, ranks):
         return failure or (f"{signals.asked or 'a signal to another process'} asked to stop" if asked else "")
 
     def save(done, reason):
+        nonlocal owes_validation
+        owes_validation = bool(reason) and (done % settings.save_every == 0 or done == steps)
         if not reason:
             task.validate(trainer.model, done, progress)
         if ranks.first:
             (checkpoints.save_at_last if reason or done == steps else checkpoints.save)(done)
 
     with signals:  # until here there is nothing to lose
-        if not start:  # what training improves on; and what is wrong with the validation's files shows at once
-            task.validate(trainer.model, 0, progress)
+        # At the start, what training improves on; and what is wrong with the validation's files shows at once.
+        if not start or owes_validation:
+            task.validate(trainer.model, start, progress)
         if start and not checkpoint.path_of(out / "checkpoints", start).exists():  # begun in another folder
             save(start, "")
         done, reason = train(
@@ -257,7 +266,11 @@ def _refuse_another_run(settings):
 
 
 def _resume(task, trainer, settings, data, ranks):
-    """Give the trainer the state of the checkpoint to go on from, if any: the number of steps done."""
+    """Give the trainer the state of the checkpoint to go on from, if any.
+
+    Returns:
+        Steps done, and whether the run was stopped there without the validation that was due.
+    """
     if settings.resume == "auto":
         path, saved, damaged = checkpoint.newest_whole(Path(settings.out) / "checkpoints")
         for sentence in damaged if ranks.first else ():
@@ -265,7 +278,7 @@ def _resume(task, trainer, settings, data, ranks):
     else:
         path, saved = settings.resume, settings.resume and checkpoint.load(settings.resume)
     if not path:
-        return 0
+        return 0, False
     repeat = "repeat its options, or start a new run in another folder"
     for field in dataclasses.fields(settings):
         now, then = getattr(settings, field.name), saved["config"].get(field.name, field.default)
@@ -290,7 +303,7 @@ def _resume(task, trainer, settings, data, ranks):
         raise UserError(
             f"checkpoint {path} does not fit {settings.model}: {first_line}; use one of this run"
         ) from error
-    return saved["step"]
+    return saved["step"], saved.get("owes_validation", False)
 
 
 def make_trainer(task, settings, ranks):

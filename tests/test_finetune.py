@@ -1,6 +1,8 @@
 """Fine-tuning end to end: it learns, keeps the best network, and goes on to the same bits."""
 
 import json
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from dptmat.finetune import Finetuning, finetune
 from dptmat.finetune_config import FinetuneConfig
 from dptmat.losses import matting_losses, refine
 from dptmat.mattes import pair
+from dptmat.trainer import Trainer
 
 SMALL = {"size": 64, "batch_size": 2, "model": "unet_resnet10t", "init": "random", "log_every": 1, "device": "cpu"}
 
@@ -108,6 +111,22 @@ def test_a_resumed_run_ends_with_the_same_bits(files, tmp_path):
     assert whole["running_norm"] > 0
     best = [torch.load(tmp_path / name / "checkpoints/best.pt", weights_only=True) for name in ("whole", "again")]
     assert best[0]["scores"] == best[1]["scores"]
+
+
+def test_a_validation_that_a_signal_has_kept_from_its_step_comes_first_in_the_resumed_run(files, tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def stopped(self, number, batches):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", stopped)
+        run(files, tmp_path / "run", steps=4, save_every=2)
+    run(files, tmp_path / "run", steps=4, save_every=2, resume="auto")
+    lines = [next(name for name in ("loss", "validation") if name in line) for line in log_of(tmp_path / "run")]
+    assert lines == ["validation", "loss", "loss", "validation", "loss", "loss", "validation"]
 
 
 def task_of(files, tmp_path, **options):
