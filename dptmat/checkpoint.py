@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dptmat.errors import UserError
-from dptmat.files import write_whole
+from dptmat.files import cause, write_whole
 
 _AGAIN_AFTER = 60  # seconds
 _WAITS = 1, 2, 4, 8, 15  # seconds: 30 in all, after which schedulers kill
@@ -86,8 +86,8 @@ def save(folder, step, state, keep):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_parts(path.parent)
         write_whole(path, lambda file: torch.save(state, file))
-    except (OSError, RuntimeError) as error:  # on a full disk torch hides the one behind the other
-        reason = error if isinstance(error, OSError) else error.__context__ or error
+    except (OSError, RuntimeError) as error:
+        reason = cause(error)
         older = _sorted(path.parent)[:-1]
         if older and getattr(reason, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             print(f"the disk is full: {', '.join(old.name for old in older)} made room", flush=True)

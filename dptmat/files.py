@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 
+def cause(error):
+    """What the system said when a file could not be written: torch hides it behind an error of its own."""
+    return error if isinstance(error, OSError) else error.__context__ or error
+
+
 def write_whole(path, write):
     """Give ``path`` the content that ``write(file)`` writes, at once: temporary file, fsync, rename.
 

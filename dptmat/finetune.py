@@ -15,7 +15,7 @@ from dptmat.compositing import compose
 from dptmat.convert import load_network, read
 from dptmat.errors import UserError
 from dptmat.evaluate import evaluate, mean_scores, table
-from dptmat.files import write_whole
+from dptmat.files import cause, write_whole
 from dptmat.foregrounds import read_foregrounds
 from dptmat.index import ImageIndex
 from dptmat.inference import MATTEFORMER_SIDE
@@ -132,13 +132,19 @@ class Finetuning:
             return
         progress.validated(step, scores)
         if scores["sad"] < self._best_sad:
-            self._best_sad = scores["sad"]
             content = {
                 "model": model.state_dict(), "config": dataclasses.asdict(self._settings), "step": step,
                 "scores": scores,
             }  # fmt: skip
-            self._best.parent.mkdir(exist_ok=True)
-            write_whole(self._best, lambda file: torch.save(content, file))
+            try:
+                self._best.parent.mkdir(exist_ok=True)
+                write_whole(self._best, lambda file: torch.save(content, file))
+                self._best_sad = scores["sad"]
+            except (OSError, RuntimeError) as error:
+                before = f"that of SAD {self._best_sad:.2f}" if self._best.exists() else "none"
+                print(
+                    f"{self._best} cannot be written: {cause(error)}; make room; until then it is {before}", flush=True
+                )
 
     def finish(self):
         """Write and print the evaluation of the best network."""

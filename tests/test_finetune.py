@@ -11,6 +11,8 @@ import torch
 from mattes import shades, soft_disc, write_mattes
 
 from dptmat import checkpoint, distributed
+from dptmat import files as module_files
+from dptmat import finetune as finetuning
 from dptmat.convert import load_network
 from dptmat.evaluate import evaluate
 from dptmat.finetune import Finetuning, finetune
@@ -111,6 +113,25 @@ def test_a_resumed_run_ends_with_the_same_bits(files, tmp_path):
     assert whole["running_norm"] > 0
     best = [torch.load(tmp_path / name / "checkpoints/best.pt", weights_only=True) for name in ("whole", "again")]
     assert best[0]["scores"] == best[1]["scores"]
+
+
+def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monkeypatch, capsys):
+    full = iter([False, True, False])  # at the validations of steps 0, 1, 2
+    scores = iter([3.0, 1.0, 2.0])
+
+    def judged(images):
+        return {"sad": next(scores), "mse": 0.0, "grad": 0.0, "conn": 0.0}
+
+    def opened(path, mode):
+        return open("/dev/full" if str(path).endswith("best.pt.part") and next(full) else path, mode)
+
+    monkeypatch.setattr(finetuning, "mean_scores", judged)
+    monkeypatch.setattr(module_files, "open", opened, raising=False)
+    run(files, tmp_path / "run", steps=2, save_every=1)
+    best = tmp_path / "run/checkpoints/best.pt"
+    told = f"{best} cannot be written: [Errno 28] No space left on device; make room; until then it is that of SAD 3.00"
+    assert told in capsys.readouterr().out
+    assert torch.load(best, weights_only=True)["step"] == 2  # better than the one that is on the disk
 
 
 def test_a_validation_that_a_signal_has_kept_from_its_step_comes_first_in_the_resumed_run(files, tmp_path, monkeypatch):
