@@ -58,7 +58,7 @@ class Checkpoints:
                 return save(self._folder, step, self._state(step), self._keep)
             except UserError as error:
                 if wait is None:
-                    raise
+                    raise UserError(f"{error}, and go on by --resume auto") from error
                 print(f"{error}; trying again in {wait} s", flush=True)
                 time.sleep(wait)
 
@@ -93,9 +93,7 @@ def save(folder, step, state, keep):
             print(f"the disk is full: {', '.join(old.name for old in older)} made room", flush=True)
             _remove(older)
             return save(folder, step, state, keep)
-        raise UserError(
-            f"checkpoint {path} cannot be written: {reason}; make room and go on by --resume auto"
-        ) from error
+        raise UserError(f"checkpoint {path} cannot be written: {reason}; make room") from error
     _remove(_sorted(path.parent)[:-keep])
     return path
 
