@@ -1,0 +1,177 @@
+"""Whether pre-training pays, in small: the same fine-tuning from random weights and from pre-trained ones.
+
+    python benchmarks/pretraining_pays.py --photographs imagenet-sample --mattes alphamatting --out runs/pays
+
+A network is pre-trained on photographs without labels. Then it is fine-tuned on mattes over the same photographs from
+three starts, all with the same steps, settings and order of the data: ``random`` weights; the pre-trained ``encoder``
+with a new decoder; ``encoder + decoder``. Each is done for several seeds, of which the new weights and the data of
+fine-tuning follow; the pre-training is one and the same. The last network of each scores the images named by
+``--test``, none of which it has seen, at full size by ``dptmat evaluate``'s rules. Nothing is chosen by these scores.
+
+The table has the mean over the seeds and their standard deviation (n - 1). ``alphas.png`` shows what the networks of
+the first seed predict. What is done already is not done again: a call that was stopped goes on where it was.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from statistics import mean, stdev
+
+import click
+import cv2
+import numpy as np
+import torch
+from bars import write
+from measure import describe_environment
+
+from dptmat import checkpoint
+from dptmat.convert import load_network
+from dptmat.errors import UserError
+from dptmat.evaluate import METRICS, evaluate
+from dptmat.finetune import finetune
+from dptmat.finetune_config import FinetuneConfig
+from dptmat.mattes import pair, read_alpha, read_image
+from dptmat.pretrain import pretrain
+from dptmat.pretrain_config import PretrainConfig
+
+STARTS = {"random": None, "encoder": "encoder", "encoder + decoder": "all"}  # what is loaded
+HEIGHT, HEAD = 260, 28  # of a picture and of its caption, in pixels
+
+
+def split(mattes, test, out):
+    """Pair the mattes: lists of the fine-tuning's files, written to ``out``, and the cases of the test."""
+    cases = pair(**{name: mattes / name for name in ("image", "trimap", "alpha", "fg")})
+    unknown = set(test) - {case["name"] for case in cases}
+    if unknown:
+        raise UserError(f"--test {','.join(sorted(unknown))}: --mattes {mattes} holds no such images")
+    lists = {}
+    for kind in ("fg", "alpha"):
+        lists[kind] = str(out / f"{kind}.txt")
+        paths = [os.path.abspath(case[kind]) for case in cases if case["name"] not in test]
+        Path(lists[kind]).write_text("".join(f"{path}\n" for path in paths))
+    return lists, [case for case in cases if case["name"] in test]
+
+
+def train(task, folder, settings):
+    """Run a training, or the rest of it, or nothing where it is done: the path of its last checkpoint."""
+    last = checkpoint.path_of(folder / "checkpoints", settings.steps)
+    return last if last.exists() else task(settings)
+
+
+def score(folder, cases, settings):
+    """Fine-tune and evaluate: the scores of ``cases``, read from ``folder`` where they have been written before."""
+    path = folder / "evaluation" / "scores.json"
+    if not path.exists():
+        last = train(finetune, folder, settings)
+        device = "cuda" if torch.cuda.is_available() and settings.device != "cpu" else "cpu"
+        network, _ = load_network(last, device)
+        evaluate(cases, network, out=path.parent, checkpoint=last)
+        last.unlink()  # half a gigabyte each
+    return json.loads(path.read_text())["mean"]
+
+
+def summarise(scores):
+    """Mean and standard deviation of each score over the seeds."""
+    return {
+        name: {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "seeds": values}
+        for name, values in ((name, [each[name] for each in scores]) for name in METRICS)
+    }
+
+
+def show(rows):
+    """The table, in the scale of the papers: MSE in thousandths."""
+    lines = [f"{'start':18} {'SAD':>14} {'MSE e-3':>14} {'Grad':>14} {'Conn':>14}"]
+    for start, row in rows.items():
+        cells = []
+        for name in METRICS:
+            factor = 1e3 if name == "mse" else 1
+            spread = "" if row[name]["sd"] is None else f" ± {factor * row[name]['sd']:.2f}"
+            cells.append(f"{factor * row[name]['mean']:.2f}{spread}")
+        lines.append(f"{start:18} " + " ".join(f"{cell:>14}" for cell in cells))
+    return "\n".join(lines)
+
+
+def draw(cases, folders):
+    """Image, truth and the prediction of each start, a row for each test image: uint8 [H, W, 3] RGB."""
+    rows = []
+    for case in cases:
+        tiles = {"image": read_image(case["image"]), "truth": read_alpha(case["alpha"])}
+        tiles |= {start: read_alpha(folder / "evaluation/alpha" / f"{case['name']}.png") for start, folder in folders}
+        strip = []
+        for caption, tile in tiles.items():
+            tile = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB) if tile.ndim == 2 else tile
+            width = round(HEIGHT * tile.shape[1] / tile.shape[0])
+            framed = np.full((HEAD + HEIGHT, width, 3), 255, np.uint8)
+            framed[HEAD:] = cv2.resize(tile, (width, HEIGHT), interpolation=cv2.INTER_AREA)
+            write(framed, caption, 4, HEAD - 9, 0.5)
+            strip.append(framed)
+        rows.append(np.concatenate(strip, axis=1))
+    widest = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    )
+
+
+@click.command()
+@click.option("--photographs", required=True, metavar="DIR|FILE", help="To pre-train on, and as backgrounds.")
+@click.option(
+    "--mattes", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+    help="With image/, trimap/, alpha/ and fg/, files of the same names.",
+)  # fmt: skip
+@click.option("--test", default="GT04,GT05,GT13,GT16,GT20", show_default=True, metavar="NAMES", help="Not trained on.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--model", default="matteformer", show_default=True, metavar="NAME", help="Network.")
+@click.option("--pretrain-steps", default=2000, show_default=True, metavar="STEPS")
+@click.option("--pretrain-batch", default=64, show_default=True, metavar="SAMPLES")
+@click.option("--pretrain-size", default=224, show_default=True, metavar="PIXELS")
+@click.option("--pretrain-lr", default=5e-4, show_default=True, help="Peak learning rate.")
+@click.option("--steps", default=400, show_default=True, help="Of each fine-tuning.")
+@click.option("--batch", default=10, show_default=True, metavar="SAMPLES")
+@click.option("--size", default=512, show_default=True, metavar="PIXELS", help="Side of the crops.")
+@click.option("--lr", default=4e-4, show_default=True, help="Peak learning rate of fine-tuning.")
+@click.option("--seeds", default=3, show_default=True, help="Number of fine-tunings from each start.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
+def main(photographs, mattes, test, out, model, device, seeds, **sizes):
+    """Fine-tune from random and from pre-trained weights, and compare the scores."""
+    began = time.perf_counter()
+    common = {"model": model, "device": device, "resume": "auto", "keep": 1}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lists, cases = split(mattes, test.split(","), out)
+        pretrained = train(
+            pretrain,
+            out / "pretrained",
+            PretrainConfig(
+                data=photographs, out=str(out / "pretrained"), steps=sizes["pretrain_steps"],
+                batch_size=sizes["pretrain_batch"], size=sizes["pretrain_size"], lr=sizes["pretrain_lr"],
+                save_every=500, log_every=50, **common,
+            ),
+        )  # fmt: skip
+        rows, folders = {}, {}
+        for start, load in STARTS.items():
+            scores = []
+            for seed in range(seeds):
+                folder = out / f"{start.replace(' + ', '-')}-{seed}"
+                folders.setdefault(start, folder)
+                given = {"init": "random"} if load is None else {"init": str(pretrained), "load": load}
+                settings = FinetuneConfig(
+                    **lists, bg=photographs, out=str(folder), seed=seed, steps=sizes["steps"], lr=sizes["lr"],
+                    batch_size=sizes["batch"], size=sizes["size"], save_every=sizes["steps"], log_every=50,
+                    **given, **common,
+                )  # fmt: skip
+                scores.append(score(folder, cases, settings))
+            rows[start] = summarise(scores)
+    except UserError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(f"\n{model}, {sizes['pretrain_steps']} steps of pre-training, {sizes['steps']} of fine-tuning\n")
+    click.echo(show(rows))
+    environment = describe_environment(["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
+    result = {**environment, "model": model, **sizes, "test": test, "seconds": time.perf_counter() - began}
+    (out / "scores.json").write_text(json.dumps({**result, "rows": rows}, indent=1) + "\n")
+    cv2.imwrite(str(out / "alphas.png"), cv2.cvtColor(draw(cases, folders.items()), cv2.COLOR_RGB2BGR))
+    click.echo(f"\n{out / 'scores.json'}, {out / 'alphas.png'}")
+
+
+if __name__ == "__main__":
+    main()
