@@ -1,8 +1,10 @@
 """Shared by the tests: photographs on disk, the command, and a clear skip for what needs a GPU."""
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes on the same cores: more threads would only get in their way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -43,6 +45,16 @@ def dptmat(capsys, monkeypatch):
         return ended.value.code or 0, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def import_benchmark(monkeypatch):
+    """Function that imports a program of benchmarks/ by its name, as if it ran there, for one test."""
+    folder = Path(__file__).parent.parent / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The benchmark of the data path: it runs on a tiny size, and the DataLoader beside it makes the same."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -47,20 +46,16 @@ def test_tiny_run_on_the_cpu(photographs, tmp_path):
     assert np.count_nonzero(np.diff(coloured.astype(int)) == 1) == 1  # the bar of pipeline; the other one is grey
 
 
-def test_data_that_is_not_there_ends_with_a_line(usual, tmp_path):
-    loader = importlib.import_module("loader")
-    done = CliRunner().invoke(loader.main, ["--data", str(tmp_path / "none")])
+def test_data_that_is_not_there_ends_with_a_line(import_benchmark, tmp_path):
+    done = CliRunner().invoke(import_benchmark("loader").main, ["--data", str(tmp_path / "none")])
     assert done.exit_code == 2
     assert "does not exist" in done.output
 
 
 @pytest.fixture
-def usual(monkeypatch):
+def usual(import_benchmark):
     """Module with the DataLoader that dptmat is measured against."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("usual")
-    for name in ("usual", "loader", "measure"):
-        sys.modules.pop(name, None)
+    return import_benchmark("usual")
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """The comparison of fine-tunings: it runs on a tiny size, each start once, and does nothing twice."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,15 +8,10 @@ import pytest
 from click.testing import CliRunner
 from mattes import shades, soft_disc, write_mattes
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def pays(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("pretraining_pays")
-    for name in ("pretraining_pays", "measure", "bars"):
-        sys.modules.pop(name, None)
+def pays(import_benchmark):
+    return import_benchmark("pretraining_pays")
 
 
 @pytest.fixture

@@ -56,11 +56,9 @@ def test_quick_run_on_the_gpu(tmp_path):
 
 
 @pytest.fixture
-def plain(monkeypatch):
+def plain(import_benchmark):
     """Module with the plain versions and the check against them."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield __import__("plain")
-    sys.modules.pop("plain")
+    return import_benchmark("plain")
 
 
 @pytest.fixture

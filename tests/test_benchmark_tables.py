@@ -1,9 +1,7 @@
 """The README's tables hold what the benchmarks have measured."""
 
-import importlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("tables")
-    sys.modules.pop("tables")
+def tables(import_benchmark):
+    return import_benchmark("tables")
 
 
 def test_the_readme_is_up_to_date(tables):

@@ -1,6 +1,5 @@
 """The benchmark of a training runs on a tiny size and writes what it measured."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -46,11 +45,7 @@ def test_tiny_run_on_the_gpu(photographs, tmp_path):
     assert 0 < result["torch_peak_mb"] < result["device_mb"]
 
 
-def test_settings_that_cannot_be_end_with_a_line(photographs, monkeypatch):
-    monkeypatch.syspath_prepend(PROGRAM.parent)
-    throughput = importlib.import_module("throughput")
-    done = CliRunner().invoke(throughput.main, ["--data", str(photographs), "--size", "100"])
-    for name in ("throughput", "measure", "bars"):
-        sys.modules.pop(name)
+def test_settings_that_cannot_be_end_with_a_line(photographs, import_benchmark):
+    done = CliRunner().invoke(import_benchmark("throughput").main, ["--data", str(photographs), "--size", "100"])
     assert done.exit_code == 2
     assert "--size 100 is not a multiple of 32" in done.output
