@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from options import as_words
 
 from dptmat import synthesize
 from dptmat.index import ImageIndex
@@ -27,7 +28,7 @@ def test_tiny_run_on_the_cpu(photographs, tmp_path):
     out, plot = tmp_path / "new" / "rows.json", tmp_path / "new" / "bars.png"
     options = {"data": photographs, "device": "cpu", "batch-size": 16, "size": 70, "threads": 2, "rounds": 1}
     options |= {"seconds": 0.05, "json": out, "plot": plot}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = as_words(options)
     words += [word for name in NAMES for word in ("--contender", name)]
     done = subprocess.run([sys.executable, str(BENCHMARKS / "loader.py"), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

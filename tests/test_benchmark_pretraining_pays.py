@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from mattes import shades, soft_disc, write_mattes
+from options import as_words
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_tiny_run_on_the_cpu(pays, mattes, photographs, tmp_path):
     options = {"photographs": photographs, "mattes": mattes, "test": "1", "out": out, "model": "unet_resnet10t"}
     options |= {f"pretrain-{name}": value for name, value in (("steps", 1), ("batch", 2), ("size", 64))}
     options |= {"steps": 1, "batch": 2, "size": 64, "seeds": 1, "device": "cpu"}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = as_words(options)
     done = CliRunner().invoke(pays.main, words)
     assert done.exit_code == 0, done.output
     assert (out / "fg.txt").read_text().split() == [str(mattes / f"fg/{i}.png") for i in (0, 2)]

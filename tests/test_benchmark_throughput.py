@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 from click.testing import CliRunner
+from options import as_words
 
 PROGRAM = Path(__file__).parents[1] / "benchmarks/throughput.py"
 
@@ -16,7 +17,7 @@ def run_tiny(photographs, tmp_path, device):
     out, plot = tmp_path / "new" / "rows.json", tmp_path / "new" / "bars.png"
     options = {"data": photographs, "device": device, "model": "unet_resnet18", "batch-size": 2}
     options |= {"size": 64, "rounds": 1, "seconds": 0.01, "json": out, "plot": plot}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = as_words(options)
     done = subprocess.run([sys.executable, str(PROGRAM), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())

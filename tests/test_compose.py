@@ -4,6 +4,7 @@ from math import ceil
 
 import numpy as np
 import pytest
+from options import as_words
 from PIL import Image
 
 from dptmat import compose as compose_module
@@ -55,8 +56,7 @@ def plain_composite(fg_path, alpha_path, bg_path):
 
 def given(folder, **options):
     words = {name: folder / name for name in ("fg", "alpha", "bg", "out")}
-    pairs = ((f"--{key.replace('_', '-')}", value) for key, value in (words | options).items() if value is not None)
-    return [word for pair in pairs for word in pair]
+    return as_words(words | options)
 
 
 def listed(folder):

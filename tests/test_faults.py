@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from options import as_words
 
 from dptmat import checkpoint, files, journal, progress
 from dptmat import pretrain as task
@@ -262,7 +263,7 @@ def test_a_killed_process_is_started_again_and_a_signal_to_one_stops_all(photogr
         run(photographs, tmp_path / "one", **options)
 
     given = {**SMALL, **options, "resume": "auto", "data": photographs, "out": tmp_path / "two"}
-    words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    words = as_words(given)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     process = subprocess.Popen(
         [*torchrun, "-m", "dptmat.cli", "pretrain", *words],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mattes import shades, soft_disc, write_mattes
+from options import as_words
 
 from dptmat import checkpoint, distributed
 from dptmat import files as module_files
@@ -82,7 +83,7 @@ def test_it_learns_and_keeps_the_best_network(files, tmp_path, capsys):
 def test_two_processes_judge_one_network(files, tmp_path, torchrun):
     """Each takes one of the images, and the running statistics of the first process count."""
     options = {**files, **SMALL, "out": str(tmp_path / "run"), "batch_size": 4, "steps": 6, "save_every": 6}
-    words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    words = as_words(options)
     torchrun(["finetune", *words])
     last = [line["validation"] for line in log_of(tmp_path / "run") if "validation" in line][-1]
     network, _ = load_network(tmp_path / "run/checkpoints/step-000000006.pt")

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from options import as_words
 from published import randomise
 from torch import nn
 
@@ -58,7 +59,7 @@ def folders(tmp_path):
 def given(folder, **options):
     """Words of the command over the folders; an option that is None is left out."""
     words = {"checkpoint": "x.pt", "image": folder / "image", "trimap": folder / "trimap", "out": folder / "out"}
-    return [word for key, value in (words | options).items() if value is not None for word in (f"--{key}", value)]
+    return as_words(words | options)
 
 
 def read(path):

@@ -11,6 +11,7 @@ import time
 import cv2
 import pytest
 import torch
+from options import as_words
 
 from dptmat import bottleneck, checkpoint
 from dptmat import pretrain as task
@@ -44,7 +45,7 @@ def same_state(a, b):
 
 def command(data, out, *more, **options):
     options = {**SMALL, **options}
-    words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    words = as_words(options)
     return ["pretrain", "--data", str(data), "--out", str(out), *words, *more]
 
 
