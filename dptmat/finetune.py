@@ -151,7 +151,10 @@ class Finetuning:
         if not (self._cases and self._ranks.first):
             return
         if not self._best.exists():
-            raise UserError("none of the validation images could be scored; the messages above say why")
+            raise UserError(
+                f"there is no {self._best} to evaluate: none of the validation images could be scored, or it could not "
+                "be written; the messages above say why"
+            )
         out = Path(self._settings.out) / "evaluation"
         network, _ = load_network(self._best, self._ranks.device)
         evaluation = evaluate(

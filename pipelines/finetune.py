@@ -14,7 +14,6 @@ from dptmat.kernels.philox import Stream
 from dptmat.pipelines.probe import encode_path, read
 from dptmat.pipelines.window import draw_seconds, draw_windows
 
-STAGES = "read", "decode", "warp"  # of the graph
 _FILTERS = types.INTERP_NN, types.INTERP_LINEAR, types.INTERP_CUBIC, types.INTERP_LANCZOS3  # in the order of FILTERS
 
 
@@ -130,7 +129,7 @@ def finetune_graph(feed, size, margin, gpu, hw_decoder_load, until="warp"):
         margin: Pixels around the crop in all layers but the background.
         gpu: Whether to decode, resize and warp on the GPU.
         hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
-        until: The last of ``STAGES`` to run: to measure what each takes.
+        until: The last stage to run, "read", "decode" or "warp": to measure what each takes.
 
     Returns:
         The fields of ``Layers``, or in place of the pictures what the last stage has made of them.

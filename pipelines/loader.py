@@ -67,7 +67,7 @@ class Loader:
         For measuring: a file that cannot be read ends it.
 
         Args:
-            stage: One of the ``STAGES`` of the source's graph.
+            stage: The last one to run, as ``until`` of the source's graph.
 
         Yields:
             DALI's outputs of each batch.

@@ -10,8 +10,6 @@ from dptmat.errors import UserError
 from dptmat.pipelines.probe import encode_path, read
 from dptmat.pipelines.views import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
 
-STAGES = "read", "decode", "shrink", "warp"  # of the graph
-
 
 class Views(NamedTuple):
     """What ``synthesize`` needs of one batch."""
@@ -85,7 +83,7 @@ def pretrain_graph(feed, size, gpu, hw_decoder_load, until="warp"):
         size: Side of the square views in pixels.
         gpu: Whether to decode, shrink and warp on the GPU.
         hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
-        until: The last of ``STAGES`` to run: to measure what each takes.
+        until: The last stage to run, "read", "decode", "shrink" or "warp": to measure what each takes.
 
     Returns:
         views uint8 [N, size, size, 3] RGB, or what the last stage has made; color float32 [N, 3, 3], ids int64 [N].
