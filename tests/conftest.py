@@ -15,8 +15,12 @@ import torch
 from dptmat import cli
 from dptmat.demo import write_photographs
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # also where a plugin has loaded PyTorch before
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures
+def pytest_runtest_setup(item):
+    """Beside other processes of tests, one thread, whatever an earlier test has left: sums differ with their number."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
