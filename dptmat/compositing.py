@@ -4,6 +4,7 @@ Source: the published augmentation of MG Matting (Yu et al., CVPR 2021) and GCA-
 Differs: foregrounds are combined after the affine, in float; the trimap is made at the size of the crop.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,13 +58,12 @@ def compose(layers: Layers, recipe: Recipe) -> MatteBatch:
     fg, alpha, trimap = (_crop(x, recipe.margin) for x in (fg, alpha, trimap))
     fg = torch.where(alpha.amax((1, 2, 3), keepdim=True) > 0, jitter(fg, alpha, choice), fg).clamp(0, 1)
     bg = _planes(layers.bg)
-    mean, std = (torch.from_numpy(x).to(fg.device)[:, None, None] for x in (MEAN, STD))
     guidance = one_hot(trimap[:, 0].long(), 3).permute(0, 3, 1, 2).float()
-    picture = torch.cat([(composite(fg, bg, alpha) - mean) / std, guidance], dim=1)
+    picture = torch.cat([_normalise(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
     return MatteBatch(
         picture.contiguous(memory_format=torch.channels_last),
         alpha,
-        ((fg - bg).abs() / std).sum(1, keepdim=True),
+        _normalise((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True),
         trimap,
         torch.stack([os4_width, os1_width], dim=1),
     )
@@ -115,8 +115,19 @@ def rgb_to_hsv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """Reverse `rgb_to_hsv`: [N, 3, H, W] in 0..1."""
-    sextants = (torch.tensor([5.0, 3.0, 1.0], device=hue.device)[:, None, None] + hue / 60) % 6
+    shifts = torch.arange(5, 0, -2, device=hue.device)[:, None, None]  # 5, 3, 1 for red, green, blue
+    sextants = (shifts + hue / 60) % 6
     return value * (1 - saturation * torch.minimum(sextants, 4 - sextants).clamp(0, 1))
+
+
+def _normalise(
+    picture: Tensor,  # [N, 3, H, W]
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:  # [N, 3, H, W]
+    # Channel by channel with numbers: to bring tensors of them to a GPU, the host would wait for it.
+    channels = zip(picture.unbind(1), mean, std, strict=True)
+    return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)
 
 
 def _planes(

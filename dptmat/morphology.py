@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_NEVER = -(1 << 20)  # the column of a pixel that is not there
+
 
 def dilate(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tensor:
     """Grow a mask by an ellipse that is as high as wide, as ``cv2.dilate`` with ``MORPH_ELLIPSE`` does.
@@ -45,5 +47,4 @@ def erode(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tenso
 def _distance(mask: Tensor) -> Tensor:
     """Count the pixels from each one to the next set one at its left, int32 of the same shape; large without one."""
     column = torch.arange(mask.shape[3], dtype=torch.int32, device=mask.device)
-    never = torch.tensor(-(1 << 20), dtype=torch.int32, device=mask.device)
-    return column - torch.where(mask, column, never).cummax(dim=3).values
+    return column - torch.where(mask, column, _NEVER).cummax(dim=3).values

@@ -1,0 +1,144 @@
+"""Nothing of a step makes the host wait for the GPU: then the GPU always has work, and data are made ahead of it.
+
+Without a GPU, tensors that have a device and a shape but no values show it: they cannot answer where a value is asked
+for, and every copy between host and device is seen.
+"""
+
+import contextlib
+
+import cv2
+import pytest
+import torch
+from mattes import shades, write_mattes
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dptmat.compositing import compose
+from dptmat.distributed import alone
+from dptmat.finetune import Finetuning
+from dptmat.finetune_config import FinetuneConfig
+from dptmat.kernels import synthesize
+from dptmat.losses import matting_losses, refine
+from dptmat.models import create_model
+from dptmat.optim import clip_gradients
+from dptmat.pipelines.finetune import Layers
+from dptmat.pipelines.window import Recipe
+from dptmat.pretrain import Pretraining
+from dptmat.pretrain_config import PretrainConfig
+from dptmat.quarantine import Quarantine, name_bad
+from dptmat.run import make_loader, make_trainer
+from dptmat.trainer import _Buffers, _Window
+
+NETWORKS = "matteformer", "gca", "mgmatting", "unet_resnet18", "unet_swin_tiny_patch4_window7_224"
+LOSSES = "l1", "comp", "lap"
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses operators whose tensors lie on different devices, but for a number of the host that goes along as one."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        copies = "copy" in str(operator)
+        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor)]
+        assert len({x.device.type for x in tensors if x.ndim or copies}) <= 1, operator
+        return result
+
+
+@contextlib.contextmanager
+def watched_without_a_gpu(network=None):
+    """Tensors made on "cuda" have no values, nor has a network, which is moved there; waits for them are refused."""
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with FakeTensorMode():
+            if network:
+                network._apply(lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda"))
+            with NoCopies():
+                yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+
+
+def empty(*shape, dtype=torch.uint8):
+    return torch.empty(shape, dtype=dtype, device="cuda")
+
+
+@pytest.mark.parametrize("wait", [float, lambda x: x[x > 0], lambda x: x * torch.tensor(2.0).to("cuda"), torch.nonzero])
+def test_a_wait_is_seen(wait):
+    refusals = AssertionError, DataDependentOutputException, DynamicOutputShapeException
+    with watched_without_a_gpu(), pytest.raises(refusals):
+        wait(empty(1, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_and_their_losses(name):
+    network = create_model(name, 6).train()
+    with watched_without_a_gpu(network):
+        batch = synthesize(empty(4, 224, 224, 3), empty(4, dtype=torch.int64), 0, empty(4, 3, 3, dtype=torch.float32))
+        losses = matting_losses(network(batch.input), batch, LOSSES)
+        assert all(loss.device.type == "cuda" for loss in losses.values())
+
+
+def test_composition_and_refinement_of_fine_tuning():
+    recipe = Recipe()
+    side = 128 + 2 * recipe.margin
+    with watched_without_a_gpu():
+        layers = Layers(
+            empty(4, side, side, 3), empty(4, side, side, 1), empty(4, side, side, 3), empty(4, side, side, 1),
+            empty(4, 128, 128, 3), empty(4, 8, dtype=torch.float32), empty(4, dtype=torch.int64),
+        )  # fmt: skip
+        batch = compose(layers, recipe)
+        outputs = {f"alpha_os{stride}": empty(4, 1, 128, 128, dtype=torch.float32) for stride in (1, 4, 8)}
+        fused, regions = refine(outputs, batch.widths, (recipe.refine_os4, recipe.refine_os1), 640)
+        assert matting_losses(fused, batch, LOSSES, regions)["lap"].device.type == "cuda"
+
+
+def test_clipping_and_what_is_kept_of_a_step():
+    network = torch.nn.BatchNorm2d(3)
+    with watched_without_a_gpu(network):
+        for parameter in network.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        norm = clip_gradients(network.parameters(), 5.0, 2.0, empty(dtype=torch.float32))
+        buffers, skipped = _Buffers(network), ~norm.isfinite()
+        buffers.note()
+        buffers.put_back_if(skipped)
+        _Window(0).add({"loss": norm, "grad_norm": norm}, torch.stack([skipped, skipped]))
+
+
+def pretraining(photographs, tmp_path, model):
+    settings = PretrainConfig(
+        data=str(photographs), out=str(tmp_path), device="cuda", model=model, size=96, batch_size=8, micro_batch=4
+    )
+    return Pretraining, settings
+
+
+def finetuning(photographs, tmp_path, model):
+    fg, alpha = write_mattes(tmp_path, [(200, 240), (180, 300), (260, 160)])
+    (tmp_path / "bg").mkdir()
+    for i in range(16):
+        cv2.imwrite(str(tmp_path / f"bg/{i}.png"), shades(200, 220, 10 + i))
+    settings = FinetuneConfig(
+        fg=str(fg), alpha=str(alpha), bg=str(tmp_path / "bg"), out=str(tmp_path), init="random", device="cuda",
+        model=model, size=96, batch_size=8, micro_batch=4, warmup=0.0,
+    )  # fmt: skip
+    return Finetuning, settings
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [pretraining, finetuning])
+@pytest.mark.parametrize("amp", ["auto", "fp16"])
+@pytest.mark.parametrize("model", NETWORKS[:4])
+def test_gpu_whole_steps(photographs, tmp_path, kind, amp, model):
+    task_of, settings = kind(photographs, tmp_path, model)
+    settings = type(settings)(**{**vars(settings), "amp": amp})
+    ranks = alone("cuda")
+    task = task_of(settings, ranks)
+    trainer = make_trainer(task, settings, ranks)
+    batches = map(task.batch, make_loader(task, settings, ranks, 0, Quarantine(name_bad)))
+    trainer.step(0, batches)  # compiles kernels, and makes the state of the optimiser and of the scaler
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number in (1, 2, 3):
+            trainer.step(number, batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
