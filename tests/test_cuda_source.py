@@ -308,3 +308,47 @@ def test_gpu_runs_on_the_current_stream_and_does_not_synchronize():
         torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
     assert_equal_bits(batch.input, expected.input)
+
+
+@pytest.mark.gpu
+def test_gpu_two_streams_at_a_time():
+    inputs = [tuple(x.cuda() for x in draw(64, 224, 224)) for _ in range(2)]
+    expected = [synthesize(views, ids, 5, color) for views, ids, color in inputs]
+    torch.cuda.synchronize()
+    streams, batches = [torch.cuda.Stream() for _ in inputs], []
+    for _ in range(10):
+        for stream, (views, ids, color) in zip(streams, inputs, strict=True):
+            with torch.cuda.stream(stream):
+                batches.append(synthesize(views, ids, 5, color))
+    torch.cuda.synchronize()
+    for i, batch in enumerate(batches):
+        assert_equal_bits(batch.input, expected[i % 2].input)
+
+
+@pytest.mark.gpu
+def test_gpu_compiled_step_with_the_operators_equals_eager():
+    views, ids, color = (x.cuda() for x in draw(4, 64, 64))
+    weight = torch.rand(1, 6, 1, 1, device="cuda", requires_grad=True)
+
+    def step():
+        batch = synthesize(views, ids, 5, color)
+        alpha = (batch.input * weight).mean(1, keepdim=True).sigmoid()
+        fg, bg = batch.input[:, :3], batch.input[:, :3].flip(0)
+        return (composite(fg, bg, alpha) - batch.contrast).square().mean()
+
+    (expected,) = torch.autograd.grad(step(), weight)
+    (ours,) = torch.autograd.grad(torch.compile(step, fullgraph=True)(), weight)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)  # sums over 16,384 pixels in another order
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_gpu_runs_are_clean_under_compute_sanitizer(tool):
+    if not shutil.which("compute-sanitizer"):
+        pytest.skip("compute-sanitizer is not on the PATH")
+    small = "test_gpu and not sanitizer and not compiled and not stream and not graph and not 64-224"
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no"]
+    command += [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", small, __file__]
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # else all tensors lie in one allocation
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

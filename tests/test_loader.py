@@ -21,17 +21,31 @@ from dptmat.quarantine import Quarantine
 from dptmat.sampler import Sampler
 
 
-def make_loader(index, start=0, micro_batch=4, quarantine=None):
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    return request.param
+
+
+def make_loader(index, start=0, micro_batch=4, quarantine=None, device="cpu"):
     sampler = Sampler(7, len(index), 8)
     return Loader(
         PretrainSource(index, sampler, Augmentation(), 64), sampler,
-        micro_batch=micro_batch, device="cpu", threads=2, prefetch=2, hw_decoder_load=0.65, start=start,
+        micro_batch=micro_batch, device=device, threads=2, prefetch=2, hw_decoder_load=0.65, start=start,
         quarantine=quarantine or Quarantine(lambda path, reason: None),
     )  # fmt: skip
 
 
 def take(loader, count):
-    return [[tensor.numpy().copy() for tensor in next(loader)] for _ in range(count)]
+    return [[tensor.cpu().numpy().copy() for tensor in next(loader)] for _ in range(count)]
+
+
+def same_views(a, b, device):
+    """Whether they show the same photographs in the same way.
+
+    Of a GPU's two decoders, which differ by a level or two, each takes a share of a batch; other photographs differ by
+    tens of levels.
+    """
+    return np.array_equal(a, b) if device == "cpu" else np.abs(a.astype(int) - b).mean() < 4
 
 
 @pytest.fixture
@@ -53,10 +67,11 @@ def test_batches_hold_views_colours_and_ids_in_order(index):
     assert np.array_equal(first[1], Augmentation().matrices(np.arange(4), 7, 64)[1])
 
 
-def test_any_step_comes_at_once_as_if_all_before_had_been_run(index):
-    whole = take(make_loader(index), 2 * 7)
-    for a, b in zip(whole[2 * 5 :], take(make_loader(index, start=5), 4), strict=True):
-        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+def test_any_step_comes_at_once_as_if_all_before_had_been_run(index, device):
+    whole = take(make_loader(index, device=device), 2 * 7)
+    for a, b in zip(whole[2 * 5 :], take(make_loader(index, start=5, device=device), 4), strict=True):
+        assert same_views(a[0], b[0], device)
+        assert all(np.array_equal(x, y) for x, y in zip(a[1:], b[1:], strict=True))
 
 
 def test_the_size_of_micro_batches_does_not_change_a_view(index):
@@ -64,12 +79,35 @@ def test_the_size_of_micro_batches_does_not_change_a_view(index):
     assert np.array_equal(np.concatenate([b[0] for b in small]), np.concatenate([b[0] for b in large]))
 
 
-def test_tensors_stay_as_they_are_while_the_loader_goes_on(index):
-    loader = make_loader(index)
+def test_tensors_stay_as_they_are_while_the_loader_goes_on(index, device):
+    loader = make_loader(index, device=device)
     first = next(loader)
     copy = first.views.clone()
     take(loader, 10)
     assert torch.equal(first.views, copy)
+
+
+@pytest.mark.gpu
+def test_gpu_batches_are_those_of_the_cpu(index):
+    for on_cpu, on_gpu in zip(take(make_loader(index), 6), take(make_loader(index, device="cuda"), 6), strict=True):
+        assert np.abs(on_gpu[0].astype(int) - on_cpu[0]).mean() < 2  # levels: other decoders, other interpolation
+        assert np.array_equal(on_gpu[1], on_cpu[1])
+        assert np.array_equal(on_gpu[2], on_cpu[2])
+
+
+@pytest.mark.gpu
+def test_gpu_batches_that_are_given_back_are_not_overwritten_while_they_are_read(index):
+    """The host is up to 40 batches ahead of a stream that has yet to read the first, and keeps none of them."""
+    expected = take(make_loader(index, device="cuda"), 40)
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            loader, read = make_loader(index, device="cuda"), []
+            for _ in range(40):
+                torch.cuda._sleep(20_000_000)  # cycles: 10 ms at 2 GHz
+                read.append(next(loader).views.clone())
+            stream.synchronize()
+        for (views, *_), later in zip(expected, read, strict=True):
+            assert same_views(views, later.cpu().numpy(), "cuda")
 
 
 @pytest.mark.slow
@@ -93,29 +131,36 @@ def claim_huge(content):
     return content[:size] + b"\xff\xdc\xff\xdc" + content[size + 4 :]
 
 
+def claim_twelve_bits(content):
+    """A JPEG file whose head says that it has 12 bits per colour."""
+    precision = content.index(b"\xff\xc0") + 4
+    return content[:precision] + b"\x0c" + content[precision + 1 :]
+
+
 DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("not a photograph\n" * 20),
     "removed": lambda path: path.unlink(),
     "huge": lambda path: path.write_bytes(claim_huge(path.read_bytes())),
+    "twelve bits": lambda path: path.write_bytes(claim_twelve_bits(path.read_bytes())),
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_bad_file_is_named_once_and_only_its_samples_change(index, kind):
-    good = take(make_loader(index), 2 * 9)  # three epochs: the bad file comes up three times
+def test_a_bad_file_is_named_once_and_only_its_samples_change(index, kind, device):
+    good = take(make_loader(index, device=device), 2 * 9)  # three epochs: the bad file comes up three times
     victim = 5
     DAMAGE[kind](Path(index[victim]))
     named, sampler, changed = [], Sampler(7, len(index), 8), 0
     quarantine = Quarantine(lambda *bad: named.append(bad))
-    loader = make_loader(index, quarantine=quarantine)
+    loader = make_loader(index, quarantine=quarantine, device=device)
     for before, after in zip(good, take(loader, 2 * 9), strict=True):
         assert np.array_equal(before[2], after[2])
         for i, image in enumerate(sampler.images_of(before[2])):
             assert np.array_equal(before[1][i], after[1][i])
-            same = np.array_equal(before[0][i], after[0][i])
+            same = same_views(before[0][i], after[0][i], device)
             assert same == (image != victim)
             changed += not same
     assert changed == 3
@@ -124,22 +169,24 @@ def test_a_bad_file_is_named_once_and_only_its_samples_change(index, kind):
     assert quarantine.bad == dict(named)
 
 
-def test_the_substitute_does_not_depend_on_when_the_damage_was_found(index):
+def test_the_substitute_does_not_depend_on_when_the_damage_was_found(index, device):
     for victim in (2, 9, 17):
         DAMAGE["truncated"](Path(index[victim]))
-    early, late = take(make_loader(index), 2 * 6), take(make_loader(index, start=3), 2 * 3)
+    early = take(make_loader(index, device=device), 2 * 6)
+    late = take(make_loader(index, start=3, device=device), 2 * 3)
     for a, b in zip(early[2 * 3 :], late, strict=True):
-        assert np.array_equal(a[0], b[0])
+        assert same_views(a[0], b[0], device)
 
 
-def test_a_failure_that_is_gone_when_the_files_are_looked_at_changes_nothing(index):
-    expected = take(make_loader(index), 4)
+def test_a_failure_that_is_gone_when_the_files_are_looked_at_changes_nothing(index, device):
+    expected = take(make_loader(index, device=device), 4)
     named = []
-    loader = make_loader(index, quarantine=Quarantine(lambda *bad: named.append(bad)))
+    loader = make_loader(index, quarantine=Quarantine(lambda *bad: named.append(bad)), device=device)
     take(loader, 1)
     fail(loader, times=3)
     for a, b in zip(expected[1:], take(loader, 3), strict=True):
-        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+        assert same_views(a[0], b[0], device)
+        assert all(np.array_equal(x, y) for x, y in zip(a[1:], b[1:], strict=True))
     assert not named
     fail(loader, times=100)
     with pytest.raises(UserError, match="a batch cannot be made, though .*: a disk hiccups; .*smaller --micro-batch"):
@@ -205,8 +252,8 @@ def test_a_head_that_claims_billions_of_pixels_is_refused_without_memory_for_the
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB; the picture would take 13 GB
 
 
-def test_a_folder_of_bad_files_ends_with_a_sentence(index):
+def test_a_folder_of_bad_files_ends_with_a_sentence(index, device):
     for i in range(len(index)):
         DAMAGE["text"](Path(index[i]))
     with pytest.raises(ValueError, match="none of the 24 photographs can be decoded"):
-        take(make_loader(index), 1)
+        take(make_loader(index, device=device), 1)
