@@ -1,6 +1,6 @@
 """Measure the networks: forward, and forward with backward, in images per second.
 
-    python benchmarks/models.py --out benchmarks/results/models.json
+    python benchmarks/models.py --json models.json
     python benchmarks/models.py --device cpu --model gca --batch 4
 
 Before a variant is timed its alphas are compared with the float32 ones of the plain eager network: equal to
@@ -137,9 +137,7 @@ def measure(name, variant, batch, size, device, repeats):
 @click.option("--batch", default=4, show_default=True, metavar="IMAGES")
 @click.option("--size", default=224, show_default=True, metavar="PIXELS")
 @click.option("--repeats", default=10, show_default=True)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="Write the rows here."
-)
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the rows.")
 def main(device, models, variants, batch, size, repeats, out):
     """Measure the networks, forward and backward."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,6 +1,6 @@
 """Measure the fused operator ``synthesize`` against the same job in plain PyTorch and plain NumPy.
 
-    python benchmarks/synthesize.py --out benchmarks/results/synthesize.json
+    python benchmarks/synthesize.py --json synthesize.json
     python benchmarks/synthesize.py --device cpu --quick
 
 Equality comes first: trimap, alpha and pairing equal to the NumPy version of ``plain.py`` bit for bit, the floats
@@ -227,9 +227,7 @@ def format_row(row):
 @click.command()
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to measure; default: every device at hand.")
 @click.option("--quick", is_flag=True, help="One tiny size and few repeats, to see that it runs.")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="Write the rows here."
-)
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the rows.")
 def main(device, quick, out):
     """Measure dptmat.synthesize against the same job in plain PyTorch and plain NumPy."""
     if device == "cuda" and not torch.cuda.is_available():

@@ -17,6 +17,8 @@ What is counted:
   kernel of a step and the first of the next one two CUDA events are recorded on the trainer's stream, one when the
   batch is asked for and one when it is handed over; the time between them is what the stream idled for data, and no
   more than a few microseconds where the data lay ready.
+- gaps, on a GPU: what PyTorch's profiler has seen of some further steps of ``training``, see ``gaps.py``. ``busy`` is
+  the share of their time in which the trainer's stream worked.
 - peak: VmHWM of the process; of the GPU what PyTorch had allocated at most, and what of it was in use at the end by
   everything, DALI included.
 """
@@ -32,6 +34,7 @@ import click
 import numpy as np
 import torch
 from bars import draw_bars
+from gaps import record, summarise
 from measure import describe_environment, peak_host_mb, used_device_mb
 
 from dptmat import distributed
@@ -42,6 +45,8 @@ from dptmat.pretrain_config import PretrainConfig
 from dptmat.quarantine import Quarantine, name_bad
 from dptmat.run import make_loader, make_trainer
 from dptmat.waiting import Waiting
+
+PROFILED = 10  # steps that the profiler sees
 
 
 @dataclass
@@ -95,6 +100,12 @@ class Contender:
         spread = min(self.speeds), max(self.speeds), self.speeds
         return Row(name, median, *spread, 1e3 * self._images / median, median / (step or median), host, gpu)
 
+    def profile(self, count):
+        """Look at some calls on the GPU, the first of which find what lies ready."""
+        for _ in range(self._ready + 1):
+            self._call()
+        return summarise(record(self._call, count), count)
+
     def _run(self, count, device):
         start = time.perf_counter()
         for _ in range(count):
@@ -122,7 +133,7 @@ def make_contenders(settings, ranks):
 
 
 def measure(settings, rounds, seconds):
-    """Measure a training: its rows and the peaks of memory in MB."""
+    """Measure a training: its rows, the peaks of memory in MB, and on a GPU what its steps look like there."""
     ranks = distributed.alone(settings.device)
     contenders = make_contenders(settings, ranks)
     for contender in contenders.values():
@@ -131,10 +142,11 @@ def measure(settings, rounds, seconds):
         for contender in contenders.values():
             contender.measure(ranks.device)
     step = float(np.median(contenders["step"].speeds))
-    memory = {"peak_mb": peak_host_mb()}
+    memory, gaps = {"peak_mb": peak_host_mb()}, None
     if ranks.device.type == "cuda":
         memory |= {"torch_peak_mb": torch.cuda.max_memory_allocated() / 1e6, "device_mb": used_device_mb()}
-    return [contender.row(name, step) for name, contender in contenders.items()], memory
+        gaps = contenders["training"].profile(PROFILED)
+    return [contender.row(name, step) for name, contender in contenders.items()], memory, gaps
 
 
 def format_share(value):
@@ -179,7 +191,7 @@ def main(rounds, seconds, out, plot, **options):
         settings = PretrainConfig(out="unused", **options)
         environment = describe_environment(["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
         environment |= {"settings": to_toml(settings), "load_before": os.getloadavg()[0]}
-        rows, memory = measure(settings, rounds, seconds)
+        rows, memory, gaps = measure(settings, rounds, seconds)
     except UserError as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"{environment['devices']}, load {environment['load_before']:.2f}\n")
@@ -194,9 +206,11 @@ def main(rounds, seconds, out, plot, **options):
             f"{format_share(row.waited_gpu):>6}"
         )
     click.echo("\n" + "  ".join(f"{name}: {value:.0f}" for name, value in memory.items()))
+    if gaps:
+        click.echo("  ".join(f"{name}: {value:.3g}" for name, value in gaps.items()))
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        result = {**environment, **memory, "rows": [asdict(row) for row in rows]}
+        result = {**environment, **memory, "gaps": gaps, "rows": [asdict(row) for row in rows]}
         out.write_text(json.dumps(result, indent=1) + "\n")
     if plot:
         draw(rows, settings, plot)

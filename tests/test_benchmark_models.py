@@ -14,7 +14,7 @@ def test_tiny_run_on_the_cpu(tmp_path):
     out = tmp_path / "new" / "rows.json"
     size = "--model", "unet_resnet18", "--batch", "2", "--size", "64", "--repeats", "3"
     variants = "--variant", "float32 channels_last", "--variant", "bfloat16"
-    command = [sys.executable, str(PROGRAM), "--device", "cpu", *size, *variants, "--out", str(out)]
+    command = [sys.executable, str(PROGRAM), "--device", "cpu", *size, *variants, "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]

@@ -23,7 +23,7 @@ POSITIVE = (
 
 
 def run_quick(device, out):
-    program = [sys.executable, str(BENCHMARKS / "synthesize.py"), "--device", device, "--quick", "--out", str(out)]
+    program = [sys.executable, str(BENCHMARKS / "synthesize.py"), "--device", device, "--quick", "--json", str(out)]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text()), done.stdout

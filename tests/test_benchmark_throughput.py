@@ -35,8 +35,9 @@ def run_tiny(photographs, tmp_path, device):
 
 
 def test_tiny_run_on_the_cpu(photographs, tmp_path):
-    _, training = run_tiny(photographs, tmp_path, "cpu")
+    result, training = run_tiny(photographs, tmp_path, "cpu")
     assert training["waited_gpu"] is None
+    assert result["gaps"] is None
 
 
 @pytest.mark.gpu
@@ -44,6 +45,8 @@ def test_tiny_run_on_the_gpu(photographs, tmp_path):
     result, training = run_tiny(photographs, tmp_path, "cuda")
     assert 0 <= training["waited_gpu"] < 1
     assert 0 < result["torch_peak_mb"] < result["device_mb"]
+    assert 0 < result["gaps"]["busy"] < 1
+    assert result["gaps"]["waits"] == 0
 
 
 def test_settings_that_cannot_be_end_with_a_line(photographs, import_benchmark):
