@@ -1,14 +1,18 @@
-"""Write the tables of the README from the results that the benchmarks have left.
+"""Write the tables of the README, and the pictures beside them, from the results that ``publish.py`` has kept.
 
     python benchmarks/tables.py
 
-Between ``<!-- NAME -->`` and ``<!-- end -->`` stands the table of ``results/NAME.json``, whose name begins with that of
-the benchmark: ``synthesize-cpu``, ``loader-h200``.
+Between ``<!-- MACHINE NAME -->`` and ``<!-- end -->`` stands the table of an entry of ``results/MACHINE.json``, or of
+several of one kind: ``cpu synthesize``, ``h200 loader``, ``h200 loader options``, ``h200 throughput``. The stages of
+``loader`` are also drawn, in ``results/loader-MACHINE.png``.
 """
 
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+
+from loader import draw
 
 BENCHMARKS = Path(__file__).parent
 README = BENCHMARKS.parent / "README.md"
@@ -32,15 +36,18 @@ LOADER = {
 
 
 def synthesize(result):
-    """Milliseconds per sample of 224x224 in float32, of the largest batch, on one thread where threads are counted."""
+    """Time per sample of 224x224 in float32, of the largest batch, on one thread where threads are counted."""
     rows = [row for row in result["rows"] if row["height"] == 224 and row["dtype"] == "float32"]
     rows = [row for row in rows if row["layout"] == "NCHW" and row["threads"] in (None, 1)]
     batch = max(row["batch"] for row in rows)
     rows = {row["version"]: row for row in rows if row["batch"] == batch}
-    yield "", "ms per sample", ""
+    gpu = rows["dptmat"]["device"] == "cuda"
+    yield "", "µs per sample" if gpu else "ms per sample", "of a copy's bytes/s", ""
     for version, label in SYNTHESIZE.items():
-        times = rows[version]["times_dptmat"]
-        yield label, f"{rows[version]['ms_per_sample']:.2f}", f"{times:.1f} times `synthesize`" if times > 1 else ""
+        if version in rows:
+            row = rows[version]
+            times = f"{row['times_dptmat']:.1f} times `synthesize`" if row["times_dptmat"] > 1 else ""
+            yield label, f"{row['ms_per_sample'] * (1e3 if gpu else 1):.2f}", f"{row['share_of_copy']:.0%}", times
 
 
 def loader(result):
@@ -48,10 +55,30 @@ def loader(result):
     rows = {row["contender"]: row for row in result["rows"]}
     yield "", "samples/s", "smallest to largest", "times the usual", "peak GB"
     for contender, label in LOADER.items():
-        row = rows[contender]
-        spread = f"{row['smallest']:,.0f} to {row['largest']:,.0f}"
-        memory = (row["peak_mb"] + sum(row["peak_workers_mb"])) / 1e3
-        yield label, f"{row['images_per_second']:,.0f}", spread, f"{row['times_dataloader']:.1f}", f"{memory:.1f}"
+        if contender in rows:
+            row = rows[contender]
+            spread = f"{row['smallest']:,.0f} to {row['largest']:,.0f}"
+            memory = (row["peak_mb"] + sum(row["peak_workers_mb"])) / 1e3
+            yield label, f"{row['images_per_second']:,.0f}", spread, f"{row['times_dataloader']:.1f}", f"{memory:.1f}"
+
+
+def loader_options(results):
+    """Samples per second by an option of the loader that differs from its default, a row for each value."""
+    yield "", "decoding alone", "the whole pipeline"
+    for name, result in results.items():
+        speeds = {row["contender"]: row["images_per_second"] for row in result["rows"]}
+        yield name, f"{speeds['decode']:,.0f}", f"{speeds['pipeline']:,.0f}"
+
+
+def throughput(results):
+    """A training's speed, beside that on one and the same batch, by network, batch and precision."""
+    yield "network, batch, precision", "images/s", "of a fixed batch's", "waited", "gaps over 50 µs a step", "GPU GB"
+    for name, result in results.items():
+        (row,) = (row for row in result["rows"] if row["name"] == "training")
+        waited = row["waited_host"] if row["waited_gpu"] is None else row["waited_gpu"]
+        gaps = f"{result['gaps']['long_gaps']:.1f}" if result["gaps"] else "-"
+        memory = f"{result['device_mb'] / 1e3:.1f}" if "device_mb" in result else "-"
+        yield name, f"{row['images_per_second']:,.0f}", f"{row['of_step']:.1%}", f"{waited:.2%}", gaps, memory
 
 
 def pretraining_pays(result):
@@ -62,20 +89,40 @@ def pretraining_pays(result):
         yield start, *(f"{factor * cell['mean']:.1f} ± {factor * cell['sd']:.1f}" for cell, factor in scaled)
 
 
-TABLES = {"synthesize": synthesize, "loader": loader, "pretraining_pays": pretraining_pays}
+OF_ONE = {"synthesize": synthesize, "loader": loader, "pretraining_pays": pretraining_pays}
+OF_MANY = {"loader options": ("loader ", loader_options), "throughput": ("throughput ", throughput)}
 
 
-def fill(text, results):
+def make_table(results, name):
+    """Make the table ``name`` of a machine's results: lines of cells, the first its head."""
+    if name in OF_MANY:
+        prefix, function = OF_MANY[name]
+        return list(function({key.removeprefix(prefix): results[key] for key in results if key.startswith(prefix)}))
+    return list(OF_ONE[name.split()[0]](results[name]))
+
+
+def fill(text, folder):
     """Put the tables of a folder of results in their places of a text."""
 
     def table(match):
-        name = match[1]
-        head, *rows = TABLES[name.partition("-")[0]](json.loads((results / f"{name}.json").read_text()))
+        head, *rows = make_table(json.loads((folder / f"{match[1]}.json").read_text()), match[2])
         lines = [head, ["---"] * len(head), *rows]
-        return "\n".join([f"<!-- {name} -->", *(f"| {' | '.join(line)} |" for line in lines), "<!-- end -->"])
+        return "\n".join(
+            [f"<!-- {match[1]} {match[2]} -->", *(f"| {' | '.join(line)} |" for line in lines), "<!-- end -->"]
+        )
 
-    return re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (\S+) ([^>]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def draw_loaders(folder):
+    """Draw the stages of the loader of each machine."""
+    for path in folder.glob("*.json"):
+        result = json.loads(path.read_text()).get("loader")
+        if result:
+            rows = [SimpleNamespace(**row) for row in result["rows"]]
+            draw(rows, SimpleNamespace(**result["options"]), folder / f"loader-{path.stem}.png")
 
 
 if __name__ == "__main__":
     README.write_text(fill(README.read_text(), BENCHMARKS / "results"))
+    draw_loaders(BENCHMARKS / "results")

@@ -1,12 +1,14 @@
 """The README's tables hold what the benchmarks have measured."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+RESULTS = Path(__file__).parents[1] / "benchmarks/results"
 
 
 @pytest.fixture
@@ -17,20 +19,64 @@ def tables(import_benchmark):
 def test_the_readme_is_up_to_date(tables):
     """If not: python benchmarks/tables.py."""
     text = tables.README.read_text()
-    assert tables.fill(text, BENCHMARKS / "results") == text
-    assert text.count("<!-- end -->") == len(list((BENCHMARKS / "results").glob("*.json")))
+    assert tables.fill(text, RESULTS) == text
+
+
+def test_the_readme_leaves_nothing_out(tables):
+    shown = re.findall(r"<!-- (\S+) ([^>]+) -->", tables.README.read_text())
+    for path in RESULTS.glob("*.json"):
+        for name in json.loads(path.read_text()):
+            of_many = [table for table, (prefix, _) in tables.OF_MANY.items() if name.startswith(prefix)]
+            assert any((path.stem, table) in shown for table in (name, *of_many)), (path, name)
 
 
 def test_another_measurement_gives_another_table(tables, tmp_path):
-    shutil.copytree(BENCHMARKS / "results", tmp_path / "results")
-    path = tmp_path / "results/loader-cpu.json"
-    result = json.loads(path.read_text())
-    row = next(row for row in result["rows"] if row["contender"] == "pipeline")
+    shutil.copytree(RESULTS, tmp_path / "results")
+    path = tmp_path / "results/cpu.json"
+    results = json.loads(path.read_text())
+    row = next(row for row in results["loader"]["rows"] if row["contender"] == "pipeline")
     row |= {"images_per_second": 4321.0, "times_dataloader": 8.76}
-    path.write_text(json.dumps(result))
-    text = tables.fill("before\n<!-- loader-cpu -->\nold\n<!-- end -->\nafter\n", tmp_path / "results")
-    assert text.startswith("before\n<!-- loader-cpu -->\n|  | samples/s |")
+    path.write_text(json.dumps(results))
+    text = tables.fill("before\n<!-- cpu loader -->\nold\n<!-- end -->\nafter\n", tmp_path / "results")
+    assert text.startswith("before\n<!-- cpu loader -->\n|  | samples/s |")
     assert text.endswith("|\n<!-- end -->\nafter\n")
     assert "| and `synthesize`: **the whole pipeline** | 4,321 |" in text
     assert "| 8.8 |" in text
     assert "old" not in text
+
+
+def test_stages_are_drawn(tables, tmp_path):
+    shutil.copy(RESULTS / "cpu.json", tmp_path / "other.json")
+    tables.draw_loaders(tmp_path)
+    assert cv2.imread(str(tmp_path / "loader-other.png")).shape[1] == 960
+
+
+def test_a_gpus_training_and_options(tables):
+    training = {"name": "training", "images_per_second": 2345.6, "of_step": 0.9912, "waited_host": 0.3}
+    gpu = {
+        "rows": [{"name": "step"}, {**training, "waited_gpu": 0.0034}],
+        "gaps": {"long_gaps": 1.25},
+        "device_mb": 12_345.6,
+    }
+    cpu = {"rows": [{**training, "waited_gpu": None}], "gaps": None}
+    results = {"loader": {}, "throughput gca 64 bf16": gpu, "throughput gca 64 off": cpu}
+    assert tables.make_table(results, "throughput")[1:] == [
+        ("gca 64 bf16", "2,346", "99.1%", "0.34%", "1.2", "12.3"),
+        ("gca 64 off", "2,346", "99.1%", "30.00%", "-", "-"),
+    ]
+    rows = [{"contender": name, "images_per_second": speed} for name, speed in (("decode", 9876.5), ("pipeline", 9000))]
+    results |= {"loader hw 0.5": {"rows": rows}}
+    assert tables.make_table(results, "loader options")[1:] == [("hw 0.5", "9,876", "9,000")]
+
+
+def test_microseconds_on_a_gpu(tables):
+    row = {"device": "cuda", "height": 224, "dtype": "float32", "layout": "NCHW", "threads": None, "batch": 512}
+    ours = {**row, "version": "dptmat", "ms_per_sample": 0.00049, "share_of_copy": 0.87, "times_dptmat": 1.0}
+    eager = {**row, "version": "eager", "ms_per_sample": 0.01225, "share_of_copy": 0.035, "times_dptmat": 25.0}
+    small = {**ours, "batch": 8, "ms_per_sample": 0.1}
+    head, *lines = tables.make_table({"synthesize": {"rows": [small, eager, ours]}}, "synthesize")
+    assert head[1] == "µs per sample"
+    assert lines == [
+        ("`synthesize`", "0.49", "87%", ""),
+        ("PyTorch, eager", "12.25", "4%", "25.0 times `synthesize`"),
+    ]

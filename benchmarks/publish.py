@@ -1,0 +1,124 @@
+"""Run all benchmarks on this machine, one after the other, and keep what they say in one file.
+
+    python benchmarks/publish.py --data imagenet/train --mattes alphamatting --machine h200
+    python benchmarks/tables.py
+
+``results/MACHINE.json`` holds the result of each run by its name, with command, versions and date; the README's tables
+are made of it. What it holds already is not done again, so that a call which was stopped goes on where it was; remove
+an entry to repeat it, and after an update of the code remove the file. A run that fails is told, and the others go on.
+
+On a GPU: ``synthesize``; ``loader``, its stages and the usual ``DataLoader``; ``loader hw X``, ``loader threads N`` and
+``loader prefetch N``, decoding and the whole pipeline by these options; ``throughput MODEL BATCH AMP [compiled]``, all
+of three networks, two batches, two precisions, compiled or not; ``pretraining_pays MODEL``. On the CPU what fits it.
+"""
+
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import torch
+
+from dptmat.files import write_whole
+
+BENCHMARKS = Path(__file__).parent
+SHORT = {"rounds": 3, "seconds": 2}  # of the many runs that differ by an option
+OPTIONS = [
+    *(("hw", "hw-decoder-load", value) for value in (0, 0.25, 0.5, 0.65, 0.8, 1)),
+    *(("threads", "threads", value) for value in (4, 8, 16, 32)),
+    *(("prefetch", "prefetch", value) for value in (1, 2, 3, 4)),
+]
+TRAININGS = ("matteformer", "gca", "unet_resnet50"), (64, 256), ("bf16", "fp16"), (False, True)
+SMALL = {"pretrain-steps": 400, "pretrain-batch": 16, "pretrain-size": 128, "steps": 120, "batch": 4, "size": 192}
+
+
+def list_runs(device, data, mattes, work):
+    """List what is run, by name: the program's name and its options."""
+    gpu, common = device == "cuda", {"data": data, "device": device}
+    runs = {"synthesize": ("synthesize", {"device": device}), "loader": ("loader", common)}
+    for word, option, value in OPTIONS if gpu else ():
+        chosen = {"contender": ("decode", "pipeline"), option: value}
+        runs[f"loader {word} {value}"] = "loader", {**common, **SHORT, **chosen}
+    for model, batch, amp, compiled in itertools.product(*TRAININGS) if gpu else ():
+        chosen = {"model": model, "batch-size": batch, "micro-batch": batch, "amp": amp, "compile": compiled}
+        runs[f"throughput {model} {batch} {amp}{' compiled' * compiled}"] = "throughput", {**common, **SHORT, **chosen}
+    for model in ("matteformer", "unet_resnet34") if gpu else ("unet_resnet34",):
+        name, sizes = f"pretraining_pays {model}", {} if gpu else SMALL
+        given = {"photographs": data, "mattes": mattes, "device": device, "model": model, "out": work / name}
+        runs[name] = "pretraining_pays", {**given, **sizes}
+    return runs
+
+
+def as_words(options):
+    """Write options as words of a command: ``True`` is a flag, and a tuple repeats its option."""
+    for name, value in options.items():
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is True:
+                yield f"--{name}"
+            elif each is not False:
+                yield from (f"--{name}", str(each))
+
+
+def run(program, options):
+    """Run a benchmark: its result.
+
+    Raises:
+        RuntimeError: It has failed; the last line of its complaint.
+    """
+    words = list(as_words(options))
+    with tempfile.TemporaryDirectory() as folder:
+        path, more = Path(folder) / "result.json", ["--json", f"{folder}/result.json"]
+        if program == "pretraining_pays":
+            path, more = options["out"] / "scores.json", []
+        command = [sys.executable, str(BENCHMARKS / f"{program}.py"), *words, *more]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
+        return {**json.loads(path.read_text()), "command": shlex.join(["python", f"benchmarks/{program}.py", *words])}
+
+
+@click.command()
+@click.option("--data", required=True, metavar="DIR", help="Photographs, 256 or more for the larger batches.")
+@click.option("--mattes", required=True, metavar="DIR", help="With image/, trimap/, alpha/ and fg/.")
+@click.option("--machine", required=True, metavar="NAME", help="Name of the file of results: h200, cpu.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: the GPU if there is one.")
+@click.option("--only", default="", metavar="WORDS", help="Only runs whose names begin so: throughput gca.")
+@click.option(
+    "--work", default="runs/benchmarks", show_default=True, metavar="DIR", type=click.Path(path_type=Path),
+    help="For the networks of pretraining_pays, half a gigabyte each.",
+)  # fmt: skip
+@click.option(
+    "--results", default=BENCHMARKS / "results", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where the file lies; default: results/ beside this program.",
+)  # fmt: skip
+def main(data, mattes, machine, device, only, work, results):
+    """Run the benchmarks that are not yet in results/MACHINE.json."""
+    path = results / f"{machine}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    runs = list_runs(device, data, mattes, work)
+    chosen = [name for name in runs if name.startswith(only) and name not in known]
+    if not any(name.startswith(only) for name in runs):
+        raise click.UsageError(f"--only {only}: no run begins so; there are {', '.join(runs)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name in chosen:
+        click.echo(f"\n=== {name}", err=True)
+        try:
+            known[name] = run(*runs[name])
+        except RuntimeError as error:
+            failed.append(name)
+            click.echo(f"{name} failed: {error}", err=True)
+            continue
+        write_whole(path, lambda file: file.write((json.dumps(known, indent=1) + "\n").encode()))
+    click.echo(f"\n{path} holds {', '.join(known) or 'nothing'}", err=True)
+    if failed:
+        raise click.ClickException(f"failed: {', '.join(failed)}; the messages above say why")
+
+
+if __name__ == "__main__":
+    main()
