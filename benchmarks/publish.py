@@ -26,7 +26,7 @@ import torch
 from dptmat.files import write_whole
 
 BENCHMARKS = Path(__file__).parent
-SHORT = {"rounds": 3, "seconds": 2}  # of the many runs that differ by an option
+SHORT = {"rounds": 3, "seconds": 1}  # of the many runs that differ by an option
 OPTIONS = [
     *(("hw", "hw-decoder-load", value) for value in (0, 0.25, 0.5, 0.65, 0.8, 1)),
     *(("threads", "threads", value) for value in (4, 8, 16, 32)),
