@@ -36,9 +36,14 @@ def summarise(events, count):
         two pieces of its work that are longer than 50 microseconds, per step; ``longest_gap_us``; ``waits``, calls by
         which its threads waited for the device, per step; ``mb_to_device`` and ``mb_to_host``, copied on all streams,
         per step.
+
+    Raises:
+        ValueError: The profiler has seen no work of a GPU.
     """
     events = [event for event in events if event.get("ph") == "X"]
     work = [event for event in events if event["cat"] in WORK]
+    if not work:
+        raise ValueError("the profiler has seen no work of the GPU; see whether CUPTI may be used on this machine")
     time = Counter()
     for event in work:
         time[event["args"]["stream"]] += event["dur"]
@@ -54,15 +59,15 @@ def summarise(events, count):
     for event in own:
         gaps.append(max(0.0, event["ts"] - end))
         end = max(end, event["ts"] + event["dur"])
-    seconds = end - own[0]["ts"]
+    taken = end - own[0]["ts"]
 
     def copied(direction):
         copies = (event for event in work if direction in event["name"])
         return sum(event["args"]["bytes"] for event in copies) / 1e6 / count
 
     return {
-        "ms": seconds / 1e3 / count,
-        "busy": 1 - sum(gaps) / seconds,
+        "ms": taken / 1e3 / count,
+        "busy": 1 - sum(gaps) / taken,
         "long_gaps": sum(gap > LONG for gap in gaps) / count,
         "longest_gap_us": max(gaps),
         "waits": len(waits) / count,

@@ -145,7 +145,10 @@ def measure(settings, rounds, seconds):
     memory, gaps = {"peak_mb": peak_host_mb()}, None
     if ranks.device.type == "cuda":
         memory |= {"torch_peak_mb": torch.cuda.max_memory_allocated() / 1e6, "device_mb": used_device_mb()}
-        gaps = contenders["training"].profile(PROFILED)
+        try:
+            gaps = contenders["training"].profile(PROFILED)
+        except ValueError as error:  # what has been measured before is worth having
+            click.echo(f"gaps are left out: {error}", err=True)
     return [contender.row(name, step) for name, contender in contenders.items()], memory, gaps
 
 

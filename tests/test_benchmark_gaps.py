@@ -51,6 +51,11 @@ def test_a_recording_by_hand(gaps):
     }
 
 
+def test_a_recording_without_a_gpu_is_refused(gaps):
+    with pytest.raises(ValueError, match="seen no work of the GPU"):
+        gaps.summarise(RECORDING[:1], 2)
+
+
 @pytest.mark.gpu
 def test_gpu_that_idles_while_the_host_sleeps(gaps):
     x = torch.randn(2048, 2048, device="cuda")
