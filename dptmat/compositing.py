@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from dptmat.kernels import composite
 from dptmat.kernels.synthesize import MEAN, STD
@@ -58,7 +57,7 @@ def compose(layers: Layers, recipe: Recipe) -> MatteBatch:
     fg, alpha, trimap = (_crop(x, recipe.margin) for x in (fg, alpha, trimap))
     fg = torch.where(alpha.amax((1, 2, 3), keepdim=True) > 0, jitter(fg, alpha, choice), fg).clamp(0, 1)
     bg = _planes(layers.bg)
-    guidance = one_hot(trimap[:, 0].long(), 3).permute(0, 3, 1, 2).float()
+    guidance = (trimap == torch.arange(3, device=trimap.device)[:, None, None]).float()
     picture = torch.cat([_normalise(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
     return MatteBatch(
         picture.contiguous(memory_format=torch.channels_last),

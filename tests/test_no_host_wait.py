@@ -105,23 +105,46 @@ def test_clipping_and_what_is_kept_of_a_step():
         _Window(0).add({"loss": norm, "grad_norm": norm}, torch.stack([skipped, skipped]))
 
 
-def pretraining(photographs, tmp_path, model):
-    settings = PretrainConfig(
-        data=str(photographs), out=str(tmp_path), device="cuda", model=model, size=96, batch_size=8, micro_batch=4
-    )
-    return Pretraining, settings
+def pretraining(photographs, tmp_path, **options):
+    return Pretraining, PretrainConfig(data=str(photographs), out=str(tmp_path), **options)
 
 
-def finetuning(photographs, tmp_path, model):
+def finetuning(photographs, tmp_path, **options):
     fg, alpha = write_mattes(tmp_path, [(200, 240), (180, 300), (260, 160)])
     (tmp_path / "bg").mkdir()
     for i in range(16):
         cv2.imwrite(str(tmp_path / f"bg/{i}.png"), shades(200, 220, 10 + i))
-    settings = FinetuneConfig(
-        fg=str(fg), alpha=str(alpha), bg=str(tmp_path / "bg"), out=str(tmp_path), init="random", device="cuda",
-        model=model, size=96, batch_size=8, micro_batch=4, warmup=0.0,
-    )  # fmt: skip
-    return Finetuning, settings
+    files = {"fg": str(fg), "alpha": str(alpha), "bg": str(tmp_path / "bg"), "out": str(tmp_path)}
+    return Finetuning, FinetuneConfig(**files, init="random", warmup=0.0, **options)
+
+
+def make_step(task_of, settings):
+    """Function that takes the step of a number, after the first one has been taken: it compiles and allocates."""
+    ranks = alone(settings.device)
+    task = task_of(settings, ranks)
+    trainer = make_trainer(task, settings, ranks)
+    batches = map(task.batch, make_loader(task, settings, ranks, 0, Quarantine(name_bad)))
+    trainer.step(0, batches)
+    return lambda number: trainer.step(number, batches)
+
+
+class NoReads(TorchDispatchMode):
+    """Refuses operators that look at values on the host's behalf."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        assert not any(word in str(operator) for word in ("local_scalar", "nonzero", "masked_select")), operator
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [pretraining, finetuning])
+def test_whole_steps_read_no_value(photographs, tmp_path, kind):
+    """With the way back and the optimiser, which tensors without values cannot go through."""
+    options = {"device": "cpu", "model": "unet_resnet10t", "size": 64, "batch_size": 4, "micro_batch": 2}
+    step = make_step(*kind(photographs, tmp_path, **options))
+    with NoReads():
+        step(1)
+        with pytest.raises(AssertionError, match="local_scalar"):
+            torch.ones(1).item()
 
 
 @pytest.mark.gpu
@@ -129,16 +152,11 @@ def finetuning(photographs, tmp_path, model):
 @pytest.mark.parametrize("amp", ["auto", "fp16"])
 @pytest.mark.parametrize("model", NETWORKS[:4])
 def test_gpu_whole_steps(photographs, tmp_path, kind, amp, model):
-    task_of, settings = kind(photographs, tmp_path, model)
-    settings = type(settings)(**{**vars(settings), "amp": amp})
-    ranks = alone("cuda")
-    task = task_of(settings, ranks)
-    trainer = make_trainer(task, settings, ranks)
-    batches = map(task.batch, make_loader(task, settings, ranks, 0, Quarantine(name_bad)))
-    trainer.step(0, batches)  # compiles kernels, and makes the state of the optimiser and of the scaler
+    options = {"device": "cuda", "model": model, "size": 96, "batch_size": 8, "micro_batch": 4, "amp": amp}
+    step = make_step(*kind(photographs, tmp_path, **options))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for number in (1, 2, 3):
-            trainer.step(number, batches)
+            step(number)
     finally:
         torch.cuda.set_sync_debug_mode("default")
