@@ -57,7 +57,7 @@ def test_a_recording_without_a_gpu_is_refused(gaps):
 
 
 @pytest.mark.gpu
-def test_gpu_that_idles_while_the_host_sleeps(gaps):
+def test_gpu_recording_of_work_that_waits_and_copies(gaps):
     x = torch.randn(2048, 2048, device="cuda")
 
     def step():
