@@ -30,6 +30,12 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """Each kind of device in turn."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
     """Folder of 72 JPEG photographs; read only."""

@@ -64,7 +64,6 @@ def published(picture, i, ids, frame, recipe, corner):
 
 
 @pytest.mark.parametrize("recipe", [Recipe(interpolation=False), Recipe()], ids=["linear", "drawn filters"])
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_layers_equal_whole_pictures_by_opencv(files, recipe, device):
     loader, foregrounds, index, sampler = make_loader(files, recipe, device=device)
     tried = {"squeezed": 0, "rotated": 0, "enlarged": 0, "combined": 0}

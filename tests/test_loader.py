@@ -21,11 +21,6 @@ from dptmat.quarantine import Quarantine
 from dptmat.sampler import Sampler
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    return request.param
-
-
 def make_loader(index, start=0, micro_batch=4, quarantine=None, device="cpu"):
     sampler = Sampler(7, len(index), 8)
     return Loader(

@@ -9,11 +9,10 @@ from PIL import Image
 from dptmat.pipelines.pretrain import pretrain_graph
 from dptmat.pipelines.probe import encode_path
 
-EVERYWHERE = pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=pytest.mark.gpu)])
 STRAIGHT = np.float32([[1, 0], [0, 1]])
 
 
-def run_graph(paths, linear=STRAIGHT, size=96, gpu=False):
+def run_graph(paths, linear=STRAIGHT, size=96, device="cpu"):
     """Views of the photographs, all warped by the same matrix: uint8 [N, size, size, 3]."""
     n = len(paths)
     affine = np.concatenate([linear, linear @ np.full((2, 1), -size / 2, np.float32)], axis=1)
@@ -22,6 +21,7 @@ def run_graph(paths, linear=STRAIGHT, size=96, gpu=False):
         color = np.zeros((n, 3, 3), np.float32)
         return [encode_path(path) for path in paths], np.tile(affine, (n, 1, 1)), color, np.arange(n)
 
+    gpu = device == "cuda"
     pipe = pretrain_graph(feed, size, gpu, 0.65, batch_size=n, num_threads=2, device_id=0 if gpu else None)
     pipe.build()
     return torch.from_dlpack(pipe.run()[0].as_tensor()).cpu().numpy()
@@ -58,23 +58,21 @@ def test_views_equal_pillow_and_opencv(photographs, linear):
 def test_views_of_the_gpu_equal_those_of_the_cpu(photographs):
     paths = [str(path) for path in sorted(photographs.iterdir())]
     turned = np.float32([[0.9, 0.5], [-0.4, 0.8]])
-    on_cpu, on_gpu = (run_graph(paths, turned, gpu=gpu).astype(int) for gpu in (False, True))
+    on_cpu, on_gpu = (run_graph(paths, turned, device=device).astype(int) for device in ("cpu", "cuda"))
     assert np.abs(on_gpu - on_cpu).mean() < 2  # levels: the JPEG decoders differ in chroma upsampling and rounding
 
 
-@EVERYWHERE
-def test_what_lies_outside_repeats_the_edge(tmp_path, gpu):
+def test_what_lies_outside_repeats_the_edge(tmp_path, device):
     cv2.imwrite(str(tmp_path / "white.png"), np.full((60, 90, 3), 255, np.uint8))
     turned = np.float32([[0.7, 0.7], [-0.7, 0.7]]) * 2
-    assert (run_graph([str(tmp_path / "white.png")], turned, gpu=gpu) == 255).all()
+    assert (run_graph([str(tmp_path / "white.png")], turned, device=device) == 255).all()
 
 
-@EVERYWHERE
-def test_shrinking_does_not_alias(tmp_path, gpu):
+def test_shrinking_does_not_alias(tmp_path, device):
     stripes = np.zeros((960, 960, 3), np.uint8)
     stripes[:, ::2] = 255  # finer than a tenth of a pixel of the view: their mean is all that may be seen
     cv2.imwrite(str(tmp_path / "stripes.png"), stripes)
-    view = run_graph([str(tmp_path / "stripes.png")], gpu=gpu)[0]
+    view = run_graph([str(tmp_path / "stripes.png")], device=device)[0]
     assert np.abs(view[:, 1:-1].astype(int) - 127).max() <= 3  # at the border the filter is cut off
 
 
@@ -93,23 +91,21 @@ KINDS = {
 }
 
 
-@EVERYWHERE
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_of_file_gives_its_colours(tmp_path, name, gpu):
+def test_every_kind_of_file_gives_its_colours(tmp_path, name, device):
     KINDS[name](tmp_path / name)
     seen = Image.open(tmp_path / name).convert("RGB") if "sixteen" not in name else Image.fromarray(SHADES)
     mean = np.asarray(seen).reshape(-1, 3).mean(0)
-    view = run_graph([str(tmp_path / name)], gpu=gpu)[0]
+    view = run_graph([str(tmp_path / name)], device=device)[0]
     assert view.shape == (96, 96, 3)
     assert np.abs(view.reshape(-1, 3).mean(0) - mean).max() < 12  # the view is the middle; the shades are even
 
 
-@EVERYWHERE
-def test_exif_orientation_is_followed(tmp_path, gpu):
+def test_exif_orientation_is_followed(tmp_path, device):
     picture = Image.fromarray(np.repeat(np.repeat(np.uint8([[[255, 0, 0], [0, 0, 255]]]), 64, 0), 64, 1))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise: red comes on top
     picture.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    view = run_graph([str(tmp_path / "turned.jpg")], gpu=gpu)[0]
+    view = run_graph([str(tmp_path / "turned.jpg")], device=device)[0]
     assert view[5, 48, 0] > 200
     assert view[90, 48, 2] > 200
