@@ -22,7 +22,6 @@ What is counted:
 """
 
 import importlib.util
-import json
 import multiprocessing
 import os
 import time
@@ -236,7 +235,7 @@ def draw(rows, options, path):
 def main(data, device, rounds, names, out, plot, **rest):
     """Measure the stages of the data path and the usual DataLoader, in turn."""
     import torch
-    from measure import describe_environment
+    from measure import describe_environment, write_result
 
     from dptmat.errors import UserError
     from dptmat.index import ImageIndex
@@ -271,8 +270,7 @@ def main(data, device, rounds, names, out, plot, **rest):
             f"{workers:>16} {'-' if row.device_mb is None else f'{row.device_mb:.0f}':>7}"
         )
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({**environment, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        write_result(out, {**environment, "rows": [asdict(row) for row in rows]})
     if plot:
         draw(rows, options, plot)
 

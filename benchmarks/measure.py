@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import json
 import platform
 import shlex
 import shutil
@@ -131,6 +132,12 @@ def describe_environment(devices):
         "driver": ask(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
         "versions": versions,
     }
+
+
+def write_result(path, result):
+    """Write a result as JSON, into a folder that may have to be made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def ask(command):

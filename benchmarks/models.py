@@ -9,7 +9,6 @@ convolutions and matrix products, three times those of the forward pass with the
 matrix product of the same dtype in the same run: what no change of the code beyond the arithmetic can go past.
 """
 
-import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,7 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from measure import describe_environment, time_clock
+from measure import describe_environment, time_clock, write_result
 
 from dptmat import create_model
 from dptmat.models.cost import cost
@@ -155,8 +154,7 @@ def main(device, models, variants, batch, size, repeats, out):
                 f"{row.share_of_peak:8.1%} {memory}"
             )
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({**environment, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        write_result(out, {**environment, "rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 from bars import write
-from measure import describe_environment
+from measure import describe_environment, write_result
 
 from dptmat import checkpoint
 from dptmat.convert import load_network
@@ -168,7 +168,7 @@ def main(photographs, mattes, test, out, model, device, seeds, **sizes):
     click.echo(show(rows))
     environment = describe_environment(["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
     result = {**environment, "model": model, **sizes, "test": test, "seconds": time.perf_counter() - began}
-    (out / "scores.json").write_text(json.dumps({**result, "rows": rows}, indent=1) + "\n")
+    write_result(out / "scores.json", {**result, "rows": rows})
     cv2.imwrite(str(out / "alphas.png"), cv2.cvtColor(draw(cases, folders.items()), cv2.COLOR_RGB2BGR))
     click.echo(f"\n{out / 'scores.json'}, {out / 'alphas.png'}")
 

@@ -71,9 +71,11 @@ def run(program, options):
     """
     words = list(as_words(options))
     with tempfile.TemporaryDirectory() as folder:
-        path, more = Path(folder) / "result.json", ["--json", f"{folder}/result.json"]
         if program == "pretraining_pays":
             path, more = options["out"] / "scores.json", []
+        else:
+            path = Path(folder) / "result.json"
+            more = ["--json", str(path)]
         command = [sys.executable, str(BENCHMARKS / f"{program}.py"), *words, *more]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         if done.returncode:

@@ -28,7 +28,6 @@ The plain versions get the shift of the pairing as a constant; ``compiled`` is `
 
 import functools
 import itertools
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +35,16 @@ import click
 import numpy as np
 import plain
 import torch
-from measure import describe_environment, free_bytes, measure_copy, measure_memory, time_clock, time_gpu, time_host
+from measure import (
+    describe_environment,
+    free_bytes,
+    measure_copy,
+    measure_memory,
+    time_clock,
+    time_gpu,
+    time_host,
+    write_result,
+)
 
 from dptmat import Batch, synthesize
 
@@ -255,9 +263,7 @@ def main(device, quick, out):
                 click.echo(format_row(row))
     torch.set_num_threads(all_threads)
     if out:
-        result = {**environment, "rows": [asdict(row) for row in rows], "skipped": skipped}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_result(out, {**environment, "rows": [asdict(row) for row in rows], "skipped": skipped})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ What is counted:
 """
 
 import itertools
-import json
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -35,7 +34,7 @@ import numpy as np
 import torch
 from bars import draw_bars
 from gaps import record, summarise
-from measure import describe_environment, peak_host_mb, used_device_mb
+from measure import describe_environment, peak_host_mb, used_device_mb, write_result
 
 from dptmat import distributed
 from dptmat.config import to_toml
@@ -212,9 +211,7 @@ def main(rounds, seconds, out, plot, **options):
     if gaps:
         click.echo("  ".join(f"{name}: {value:.3g}" for name, value in gaps.items()))
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        result = {**environment, **memory, "gaps": gaps, "rows": [asdict(row) for row in rows]}
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        write_result(out, {**environment, **memory, "gaps": gaps, "rows": [asdict(row) for row in rows]})
     if plot:
         draw(rows, settings, plot)
 
