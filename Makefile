@@ -15,6 +15,12 @@ test: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
+# kernels/ and pipelines/ are installed inside of dptmat, which mypy sees only where they lie there.
+types: $(VENV)/.installed-test
+	rm -rf build/types && mkdir -p build/types/dptmat
+	ln -s $(CURDIR)/dptmat/* $(CURDIR)/kernels $(CURDIR)/pipelines build/types/dptmat
+	cd build/types && $(abspath $(VENV))/bin/python -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p dptmat
+
 $(VENV)/.installed-%: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "dptmat needs Python 3.10 or later; say which one: make PYTHON=python3.12"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module; install it: apt install python3-venv"; exit 2; }
@@ -25,4 +31,4 @@ $(VENV)/.installed-%: setup.py pyproject.toml
 clean:
 	rm -rf $(VENV) build dist *.egg-info photos runs
 
-.PHONY: demo test clean
+.PHONY: demo test types clean

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 STACKS = {
     # torch 2.10.0 is the last release whose published wheels hold sm_70 (V100).
@@ -22,8 +22,8 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     package_dir={"dptmat": "dptmat", "dptmat.kernels": "kernels", "dptmat.pipelines": "pipelines"},
-    packages=["dptmat", "dptmat.models", "dptmat.kernels", "dptmat.pipelines"],
-    package_data={"dptmat": ["*.html"], "dptmat.kernels": ["*.cu", "*.cuh"]},
+    packages=[*find_packages(include=["dptmat", "dptmat.*"]), "dptmat.kernels", "dptmat.pipelines"],
+    package_data={"dptmat.report": ["*.html"], "dptmat.kernels": ["*.cu", "*.cuh"]},
     install_requires=[
         "click>=8.2",
         "jinja2>=3.1",

@@ -71,13 +71,13 @@ def open_contender(name, options):
     """Build a contender: an endless iterator, what is done with each batch, and how many batches may lie ready."""
     from usual import make_batches
 
-    from dptmat.index import ImageIndex
+    from dptmat.data.index import ImageIndex
+    from dptmat.data.sampler import Sampler
     from dptmat.kernels import synthesize
     from dptmat.pipelines.augment import Augmentation
     from dptmat.pipelines.loader import Loader
     from dptmat.pipelines.pretrain import PretrainSource
-    from dptmat.quarantine import Quarantine, name_bad
-    from dptmat.sampler import Sampler
+    from dptmat.training.quarantine import Quarantine, name_bad
 
     imported = time.perf_counter()
     index = ImageIndex.open(options.data)
@@ -92,7 +92,7 @@ def open_contender(name, options):
         prefetch=options.prefetch, hw_decoder_load=options.hw_decoder_load, start=0, quarantine=Quarantine(name_bad),
     )  # fmt: skip
     if name in STAGES:
-        return loader.run_until(name), lambda outputs: outputs, options.prefetch, imported
+        return loader.run_stage(name), lambda outputs: outputs, options.prefetch, imported
     kept = []
 
     def compose(views):
@@ -224,7 +224,7 @@ def draw(rows, options, path):
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: the GPU if there is one.")
 @click.option("--batch-size", default=64, show_default=True, metavar="IMAGES")
 @click.option("--size", default=224, show_default=True, metavar="PIXELS")
-@click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True, help="Of DALI; DataLoader workers.")
+@click.option("--threads", default=None, type=int, show_default="all cores", help="Of DALI; DataLoader workers.")
 @click.option("--prefetch", default=2, show_default=True, metavar="BATCHES", help="Prepared ahead by DALI.")
 @click.option("--hw-decoder-load", default=0.65, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
 @click.option("--rounds", default=5, show_default=True, help="Turns that each contender has.")
@@ -232,14 +232,15 @@ def draw(rows, options, path):
 @click.option("--contender", "names", multiple=True, type=click.Choice(CONTENDERS), help="Default: all.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the rows.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw the bars.")
-def main(data, device, rounds, names, out, plot, **rest):
+def main(data, device, threads, rounds, names, out, plot, **rest):
     """Measure the stages of the data path and the usual DataLoader, in turn."""
     import torch
     from measure import describe_environment, write_result
 
+    from dptmat.data.index import ImageIndex
+    from dptmat.data.sampler import Sampler
+    from dptmat.device import count_cores
     from dptmat.errors import UserError
-    from dptmat.index import ImageIndex
-    from dptmat.sampler import Sampler
 
     cuda = torch.cuda.is_available()
     albumentations = importlib.util.find_spec("albumentations")
@@ -251,7 +252,7 @@ def main(data, device, rounds, names, out, plot, **rest):
         Sampler(0, len(ImageIndex.open(data)), rest["batch_size"])
     except UserError as error:
         raise click.UsageError(str(error)) from error
-    options = Options(data, device or ("cuda" if cuda else "cpu"), **rest)
+    options = Options(data, device or ("cuda" if cuda else "cpu"), threads=threads or count_cores(), **rest)
     environment = {**describe_environment([options.device, "cpu"]), "options": asdict(options)}
     environment["load_before"] = os.getloadavg()[0]
     click.echo(f"{environment['devices']}, load {environment['load_before']:.2f}\n")

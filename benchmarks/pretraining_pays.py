@@ -25,15 +25,15 @@ import torch
 from bars import write
 from measure import describe_environment, write_result
 
-from dptmat import checkpoint
-from dptmat.convert import load_network
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.data.image_io import pair, read_alpha, read_image
 from dptmat.errors import UserError
-from dptmat.evaluate import METRICS, evaluate
-from dptmat.finetune import finetune
-from dptmat.finetune_config import FinetuneConfig
-from dptmat.mattes import pair, read_alpha, read_image
-from dptmat.pretrain import pretrain
-from dptmat.pretrain_config import PretrainConfig
+from dptmat.tasks.evaluate import METRICS, evaluate
+from dptmat.tasks.finetune import finetune
+from dptmat.tasks.pretrain import pretrain
+from dptmat.training import checkpoint
+from dptmat.weights.load import load_network
 
 STARTS = {"random": None, "encoder": "encoder", "encoder + decoder": "all"}  # what is loaded
 HEIGHT, HEAD = 260, 28  # of a picture and of its caption, in pixels

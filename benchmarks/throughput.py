@@ -36,14 +36,14 @@ from bars import draw_bars
 from gaps import record, summarise
 from measure import describe_environment, peak_host_mb, used_device_mb, write_result
 
-from dptmat import distributed
-from dptmat.config import to_toml
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.config.settings import to_toml
 from dptmat.errors import UserError
-from dptmat.pretrain import Pretraining
-from dptmat.pretrain_config import PretrainConfig
-from dptmat.quarantine import Quarantine, name_bad
-from dptmat.run import make_loader, make_trainer
-from dptmat.waiting import Waiting
+from dptmat.tasks.pretrain import Pretraining
+from dptmat.training import distributed
+from dptmat.training.data_wait import DataWait
+from dptmat.training.quarantine import Quarantine, name_bad
+from dptmat.training.run import make_loader, make_trainer
 
 PROFILED = 10  # steps that the profiler sees
 
@@ -67,7 +67,7 @@ class Contender:
     Args:
         call: Does the work once; enqueues it on a GPU.
         images: Samples of a call.
-        waiting: ``Waiting`` of the batches that it takes, if any.
+        waiting: ``DataWait`` of the batches that it takes, if any.
         ready: Batches that may lie ready after a pause.
     """
 
@@ -114,11 +114,11 @@ class Contender:
         return time.perf_counter() - start
 
 
-def make_contenders(settings, ranks):
+def make_contenders(settings, process):
     """Make what is measured, by name."""
-    task = Pretraining(settings, ranks)
-    trainer, number = make_trainer(task, settings, ranks), itertools.count()
-    waiting = Waiting(make_loader(task, settings, ranks, 0, Quarantine(name_bad)), ranks.device)
+    task = Pretraining(settings, process)
+    trainer, number = make_trainer(task, settings, process), itertools.count()
+    waiting = DataWait(make_loader(task, settings, process, 0, Quarantine(name_bad)), process.device)
     batches = map(task.batch, waiting)
     views = next(waiting)
     fixed = itertools.repeat(task.batch(views))
@@ -133,16 +133,16 @@ def make_contenders(settings, ranks):
 
 def measure(settings, rounds, seconds):
     """Measure a training: its rows, the peaks of memory in MB, and on a GPU what its steps look like there."""
-    ranks = distributed.alone(settings.device)
-    contenders = make_contenders(settings, ranks)
+    process = distributed.single_process(settings.device)
+    contenders = make_contenders(settings, process)
     for contender in contenders.values():
-        contender.warm_up(seconds, ranks.device)
+        contender.warm_up(seconds, process.device)
     for _ in range(rounds):
         for contender in contenders.values():
-            contender.measure(ranks.device)
+            contender.measure(process.device)
     step = float(np.median(contenders["step"].speeds))
     memory, gaps = {"peak_mb": peak_host_mb()}, None
-    if ranks.device.type == "cuda":
+    if process.device.type == "cuda":
         memory |= {"torch_peak_mb": torch.cuda.max_memory_allocated() / 1e6, "device_mb": used_device_mb()}
         try:
             gaps = contenders["training"].profile(PROFILED)

@@ -4,24 +4,39 @@ Each command imports its task itself, so that ``--help`` need not wait for DALI 
 """
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
 import click
 
-from dptmat import config, finetune_config, pretrain_config, run_config
+from dptmat.config import finetune as finetune_config
+from dptmat.config import pretrain as pretrain_config
+from dptmat.config import run as run_config
+from dptmat.config import settings as config
 from dptmat.errors import UserError
 
 
 class _Command(click.Command):
-    """A command whose help lists its options under the headings of their settings."""
+    """A command whose help lists its options under the headings of their settings, and whose errors name its options.
+
+    The library speaks of its parameters, between backticks.
+    """
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            options = {parameter.name: parameter.opts[0] for parameter in self.params}
+            message = re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[1]), str(error))
+            raise click.ClickException(message) from error
 
     def format_options(self, ctx, formatter):
         groups = {}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
             if record:
-                groups.setdefault(getattr(option, "group", "Other"), []).append(record)
+                groups.setdefault(getattr(option, "group", "Options"), []).append(record)
         for name, records in groups.items():
             with formatter.section(name):
                 formatter.write_dl(sorted(records, key=lambda record: "[required]" not in record[1]))
@@ -89,14 +104,18 @@ def _require_place_for_a_file(path, name):
         raise UserError(f"{name} is a folder or in none; give the name of a file in a folder that exists")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="dptmat")
 def dptmat():
     """Pre-train image-matting networks without labels."""
 
 
 @_options(pretrain_config.PretrainConfig)
-@dptmat.command("pretrain", cls=_Command)
+@dptmat.command("pretrain")
 @_config_file
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 def pretrain_command(config_file, dry_run, **options):
@@ -108,13 +127,13 @@ def pretrain_command(config_file, dry_run, **options):
     if dry_run:
         click.echo(config.to_toml(settings), nl=False)
     else:
-        from dptmat.pretrain import pretrain
+        from dptmat.tasks.pretrain import pretrain
 
         pretrain(settings)
 
 
 @_options(finetune_config.FinetuneConfig)
-@dptmat.command("finetune", cls=_Command)
+@dptmat.command("finetune")
 @_config_file
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 def finetune_command(config_file, dry_run, **options):
@@ -127,13 +146,13 @@ def finetune_command(config_file, dry_run, **options):
     if dry_run:
         click.echo(config.to_toml(settings), nl=False)
     else:
-        from dptmat.finetune import finetune
+        from dptmat.tasks.finetune import finetune
 
         finetune(settings)
 
 
 @_options(pretrain_config.PretrainConfig, leave_out=(run_config.RUN, run_config.OPTIM, run_config.MODEL))
-@dptmat.command("preview", cls=_Command)
+@dptmat.command("preview")
 @_config_file
 @click.option("--out", required=True, metavar="FILE.png", help="The picture to write.")
 def preview_command(config_file, out, **options):
@@ -141,8 +160,8 @@ def preview_command(config_file, out, **options):
 
     Example: dptmat preview --data imagenet/train --out preview.png
     """
-    from dptmat.pictures import write_picture
-    from dptmat.pretrain import preview
+    from dptmat.contact_sheets import write_picture
+    from dptmat.tasks.pretrain import preview
 
     settings = _resolve(pretrain_config.PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
     write_picture(out, preview(settings))
@@ -157,7 +176,8 @@ def index_command(data, out):
 
     Example: dptmat index --data imagenet/train --out train.txt
     """
-    from dptmat.index import ImageIndex, check_photographs, write_list
+    from dptmat.data.check import check_photographs
+    from dptmat.data.index import ImageIndex, write_list
 
     _require_place_for_a_file(out, f"--out {out}")
     index = ImageIndex.open(data)
@@ -207,7 +227,7 @@ def convert_command(official, form, path, out):
               dptmat convert --to timm step-000250000.pt encoder.safetensors
               dptmat convert --to onnx step-000250000.pt network.onnx
     """
-    from dptmat import convert, export
+    from dptmat.weights import convert, export
 
     _require_place_for_a_file(out, out)
     write = {"dptmat": convert.convert, "timm": export.to_timm, "onnx": export.to_onnx}[form]
@@ -243,20 +263,20 @@ def evaluate_command(checkpoint, predictions, data, image, trimap, alpha, out, s
               dptmat evaluate --checkpoint matteformer.pt --image image --trimap from-alpha --alpha alpha
               dptmat evaluate --predictions theirs --trimap trimaps --alpha alpha
     """
-    from dptmat.convert import load_network
-    from dptmat.distributed import alone
-    from dptmat.evaluate import evaluate, table
-    from dptmat.test_sets import list_cases
-    from dptmat.trimaps import MADE
+    from dptmat.data.eval_sets import list_cases
+    from dptmat.defaults import TRIMAP_SOURCES
+    from dptmat.device import choose_device
+    from dptmat.tasks.evaluate import evaluate, table
+    from dptmat.weights.load import load_network
 
     if (checkpoint is None) == (predictions is None):
         raise UserError("give one of --checkpoint, a network, and --predictions, a folder of alphas")
     cases = list_cases(data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions)
-    network = load_network(checkpoint, alone(device).device)[0] if checkpoint else None
+    network = load_network(checkpoint, choose_device(device))[0] if checkpoint else None
     with click.progressbar(length=len(cases), file=sys.stderr) as bar:
         evaluation = evaluate(
-            cases, network, out=out, trimap=trimap if trimap in MADE else "files", seed=seed, tile=tile, amp=amp,
-            checkpoint=checkpoint, report=_report, progress=lambda: bar.update(1),
+            cases, network, out=out, trimap=trimap if trimap in TRIMAP_SOURCES else "files", seed=seed, tile=tile,
+            amp=amp, checkpoint=checkpoint, report=_report, progress=lambda: bar.update(1),
         )  # fmt: skip
     if evaluation.known_regions == "from trimap":
         click.echo("predictions are 0 and 255 where the trimap is, as in published results", err=True)
@@ -302,12 +322,12 @@ def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device
     Examples: dptmat predict --checkpoint matteformer.pt --image photos --trimap trimaps --out alphas
               dptmat predict --checkpoint matteformer.pt --image cat.jpg --trimap cat_mask.png --dilate 20 --out cat
     """
-    from dptmat.convert import load_network
-    from dptmat.distributed import alone
-    from dptmat.predict import find_samples, predict
+    from dptmat.device import choose_device
+    from dptmat.tasks.predict import find_samples, predict
+    from dptmat.weights.load import load_network
 
     options = {"bits": int(bits), "cutout": cutout, "dilate": dilate, "tile": tile, "amp": amp}
-    network, _ = load_network(checkpoint, alone(device).device)
+    network, _ = load_network(checkpoint, choose_device(device))
     samples = find_samples(network, image, trimap, out)
     results = predict(network, samples, out, **options, report=_report)
     with click.progressbar(results, length=len(samples), file=sys.stderr) as bar:
@@ -338,7 +358,7 @@ def compose_command(fg, alpha, bg, out, each, trimap, fg_names, bg_names):
     Example: dptmat compose --fg Test_set/fg --alpha Test_set/alpha --bg VOC2012/JPEGImages --out composition-1k
                             --fg-names Test_set/test_fg_names.txt --bg-names Test_set/test_bg_names.txt
     """
-    from dptmat.compose import compose, find_foregrounds
+    from dptmat.tasks.compose_test_set import compose, find_foregrounds
 
     foregrounds = find_foregrounds(fg, alpha, bg, out, each=each, trimap=trimap, fg_names=fg_names, bg_names=bg_names)
     total = len(foregrounds) * each
@@ -356,7 +376,7 @@ def report_command(run, out):
 
     Example: dptmat report --run runs/first --out report.html
     """
-    from dptmat.report import report
+    from dptmat.report.page import report
 
     _require_place_for_a_file(out, f"--out {out}")
     for line in report(run, out):

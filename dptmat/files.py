@@ -1,22 +1,30 @@
-"""Files that appear under their name only when they are complete."""
+"""Writes that survive a kill and a full disk: whole files, and lines that are added as they come."""
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+
+_logger = logging.getLogger(__name__)
 
 
-def cause(error):
-    """What the system said when a file could not be written: torch hides it behind an error of its own."""
+def cause(error: Exception) -> BaseException:
+    """Return what the system said when a file could not be written: torch hides it behind an error of its own."""
     return error if isinstance(error, OSError) else error.__context__ or error
 
 
-def write_whole(path, write):
-    """Give ``path`` the content that ``write(file)`` writes, at once: temporary file, fsync, rename.
+def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Give ``path`` the content that ``write(file)`` writes, all or nothing: temporary file, fsync, rename.
 
     A kill or a full disk at any moment leaves the old content as it was.
 
     Args:
         path: The file to make or to replace; its folder exists.
         write: Function that is given a binary file.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
@@ -29,8 +37,37 @@ def write_whole(path, write):
     except BaseException:
         temporary.unlink(missing_ok=True)  # half a file would keep a full disk full
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the rename itself
-    finally:
-        os.close(descriptor)
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename needs no more
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the rename itself
+        finally:
+            os.close(descriptor)
+
+
+class Journal:
+    """A file that grows by lines; on a full disk they wait for room, are tried again with the next line, and said once.
+
+    Args:
+        path: The file; made if it is missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path, self._waiting, self._failed = path, b"", False
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+    def add(self, line: str) -> None:
+        """Add a line, without its end; names of files in it need not be valid text."""
+        self._waiting += os.fsencode(line) + b"\n"
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[os.write(self._descriptor, self._waiting) :]
+        except OSError as error:
+            if not self._failed:
+                _logger.warning("%s cannot be written: %s; its lines wait for room", self._path, error.strerror)
+            self._failed = True
+        else:
+            self._failed = False
+
+    def close(self) -> None:
+        os.close(self._descriptor)

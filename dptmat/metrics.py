@@ -128,7 +128,5 @@ def _require(
         sizes = ", ".join(f"{name} {list(picture.shape)}" for name, picture in given.items())
         raise ValueError(f"sizes differ: {sizes}; give three pictures of one height and width")
     if trimap.max() <= 2 and (trimap == 1).any():
-        raise ValueError(
-            "trimap holds 0, 1 and 2, expected 0, 128 and 255 as in image files; give dptmat.mattes.LEVELS[trimap]"
-        )
+        raise ValueError("trimap holds 0, 1 and 2, expected 0, 128 and 255 as in image files; map them first")
     return pred, alpha, trimap == 128

@@ -2,31 +2,18 @@
 
 import itertools
 import os
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from nvidia.dali import fn, pipeline_def, types
 
 from dptmat.errors import UserError
 from dptmat.kernels.permutation import permute, round_keys
 from dptmat.kernels.philox import Stream
+from dptmat.pipelines._dali import fn, pipeline_def, types
+from dptmat.pipelines.batches import Layers
+from dptmat.pipelines.crop_window import draw_seconds, draw_windows
 from dptmat.pipelines.probe import encode_path, read
-from dptmat.pipelines.window import draw_seconds, draw_windows
 
 _FILTERS = types.INTERP_NN, types.INTERP_LINEAR, types.INTERP_CUBIC, types.INTERP_LANCZOS3  # in the order of FILTERS
-
-
-class Layers(NamedTuple):
-    """What one batch is composed of; W is the crop's side with its margins."""
-
-    fg: torch.Tensor  # uint8 [N, W, W, 3] RGB
-    alpha: torch.Tensor  # uint8 [N, W, W, 1]
-    second_fg: torch.Tensor  # uint8 [N, W, W, 3]; without a meaning where there is no second foreground
-    second_alpha: torch.Tensor  # uint8 [N, W, W, 1]; likewise
-    bg: torch.Tensor  # uint8 [N, size, size, 3], without margins
-    choices: torch.Tensor  # float32 [N, 8], see ``window.CHOICES``
-    ids: torch.Tensor  # int64 [N]
 
 
 class FinetuneSource:
@@ -67,7 +54,7 @@ class FinetuneSource:
         )
         numbers = (
             windows.combined, *windows.region.swapaxes(0, 1), windows.shape, windows.matrix,
-            *windows.behind.swapaxes(0, 1), *filters.T, windows.choices, ids,
+            *windows.background_window.swapaxes(0, 1), *filters.T, windows.choices, ids,
         )  # fmt: skip
         return *paths, *map(np.ascontiguousarray, numbers)
 

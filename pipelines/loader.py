@@ -61,7 +61,7 @@ class Loader:
         self._delivered += 1
         return self._source.outputs(*(torch.from_dlpack(output.as_tensor()) for output in outputs))
 
-    def run_until(self, stage):
+    def run_stage(self, stage):
         """Run a graph of its own as far as a stage, without end, on the batches that the loader will want next.
 
         For measuring: a file that cannot be read ends it.

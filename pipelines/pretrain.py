@@ -1,22 +1,12 @@
 """Pre-training's samples, and the graph that makes augmented square views of them, on the GPU where there is one."""
 
 import os
-from typing import NamedTuple
-
-import torch
-from nvidia.dali import fn, pipeline_def, types
 
 from dptmat.errors import UserError
+from dptmat.pipelines._dali import fn, pipeline_def, types
+from dptmat.pipelines.batches import Views
 from dptmat.pipelines.probe import encode_path, read
-from dptmat.pipelines.views import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
-
-
-class Views(NamedTuple):
-    """What ``synthesize`` needs of one batch."""
-
-    views: torch.Tensor  # uint8 [N, H, W, 3] RGB
-    color: torch.Tensor  # float32 [N, 3, 3]
-    ids: torch.Tensor  # int64 [N]
+from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
 
 
 class PretrainSource:

@@ -5,8 +5,9 @@ import stat
 import warnings
 
 import numpy as np
-from nvidia.dali import fn, math, pipeline_def, types
 from PIL import Image
+
+from dptmat.pipelines._dali import fn, math, pipeline_def, types
 
 _MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # from which Pillow refuses a picture, too: 179 million
 

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from options import as_words
 
 from dptmat import synthesize
-from dptmat.index import ImageIndex
+from dptmat.data.index import ImageIndex
+from dptmat.data.sampler import Sampler
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
-from dptmat.quarantine import Quarantine
-from dptmat.sampler import Sampler
+from dptmat.training.quarantine import Quarantine
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = "pipeline", "DataLoader direct"

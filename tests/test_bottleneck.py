@@ -4,15 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
-from dptmat import bottleneck, distributed
-from dptmat.bottleneck import Bottleneck, advise
-from dptmat.index import ImageIndex
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.data.index import ImageIndex
+from dptmat.data.sampler import Sampler
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
-from dptmat.pretrain_config import PretrainConfig
-from dptmat.quarantine import Quarantine
-from dptmat.sampler import Sampler
+from dptmat.training import bottleneck, distributed
+from dptmat.training.bottleneck import Bottleneck, advise
+from dptmat.training.quarantine import Quarantine
 
 SPEEDS = {"read": 9000.0, "decode": 1000.0, "warp": 800.0}  # images/s: 0.11, 0.89 and 0.25 ms per image
 CPU = {"gpu": False, "threads": 8, "cores": 8, "prefetch": 2, "hw_decoder_load": 0.65}
@@ -43,12 +43,12 @@ def make(folder, size=64, **options):
     """Loader of a folder's photographs, and what looks at the wait for it."""
     settings = PretrainConfig(data=str(folder), out="unused", size=size, batch_size=8, threads=1, **options)
     index = ImageIndex.open(folder)
-    sampler, ranks = Sampler(0, len(index), 8), distributed.alone("cpu")
+    sampler, process = Sampler(0, len(index), 8), distributed.single_process("cpu")
     loader = Loader(
         PretrainSource(index, sampler, Augmentation(), size), sampler, micro_batch=8, device="cpu", threads=1,
         prefetch=2, hw_decoder_load=0.65, start=0, quarantine=Quarantine(print),
     )  # fmt: skip
-    return loader, Bottleneck(loader, settings, ranks, 8)
+    return loader, Bottleneck(loader, settings, process, 8)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
-from dptmat import checkpoint, files
+from dptmat import files
 from dptmat.errors import UserError
+from dptmat.training import checkpoint
 
 STATE = {
     "model": {"w": torch.arange(5.0)},

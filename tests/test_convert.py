@@ -6,9 +6,10 @@ from published import make_input, plain_gca, plain_mgmatting, published, randomi
 from test_matteformer import make_input as make_trimap_input
 from test_matteformer import perturb, plain_block
 
-from dptmat.convert import convert, load_network
 from dptmat.errors import UserError
 from dptmat.models import create_model
+from dptmat.weights.convert import convert
+from dptmat.weights.load import load_network
 
 NAMES = {"matteformer": "matteformer", "gca": "gca", "mgmatting": "mgmatting", "mgmatting_mask": "mgmatting"}
 

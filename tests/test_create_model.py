@@ -113,7 +113,7 @@ def gradients_and_saved_bytes(network, x):
 
 @pytest.mark.parametrize("name", ["matteformer", "unet_swin_tiny_patch4_window7_224"])
 def test_recomputed_blocks_give_the_same_gradients_from_less_memory(name):
-    kept, recomputed = create_model(name), create_model(name, recompute=True)
+    kept, recomputed = create_model(name), create_model(name, grad_checkpointing=True)
     recomputed.load_state_dict(kept.state_dict())
     x = torch.randn(2, 6, 64, 64)
     expected, much = gradients_and_saved_bytes(kept, x)
@@ -125,8 +125,10 @@ def test_recomputed_blocks_give_the_same_gradients_from_less_memory(name):
 
 @pytest.mark.parametrize("name", ["gca", "mgmatting", "unet_resnet18", "unet_efficientnet_b0"])
 def test_batch_norms_are_not_recomputed(name):
-    with pytest.raises(UserError, match="holds batch norms.*must not see a batch twice; leave --recompute out"):
-        create_model(name, recompute=True)
+    with pytest.raises(
+        UserError, match="holds batch norms.*must not see a batch twice; do without `grad_checkpointing`"
+    ):
+        create_model(name, grad_checkpointing=True)
 
 
 NETWORKS = ["matteformer", "gca", "mgmatting", "mgmatting_mask", "unet_resnet18"]

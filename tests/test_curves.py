@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dptmat.curves import COLUMNS, chart, number
+from dptmat.report.curves import COLUMNS, chart, number
 
 
 def places(path):

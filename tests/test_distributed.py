@@ -5,8 +5,8 @@ import datetime
 import pytest
 import torch
 
-from dptmat import distributed
 from dptmat.errors import UserError
+from dptmat.training import distributed
 
 
 @pytest.fixture

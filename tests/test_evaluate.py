@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from dptmat import create_model, evaluate, metrics
+from dptmat import create_model, metrics
+from dptmat.data.image_io import LEVELS, pair
+from dptmat.data.trimaps import from_alpha
 from dptmat.errors import UserError
 from dptmat.inference import predict_alpha
-from dptmat.mattes import LEVELS, pair
 from dptmat.models.mgmatting import MGMatting
-from dptmat.trimaps import from_alpha
+from dptmat.tasks import evaluate
 
 METRICS = ("sad", "mse", "grad", "conn")
 SIZES = {"a": (40, 50), "b": (33, 64), "c": (48, 31)}

@@ -11,9 +11,9 @@ from published import make_input, randomise
 from torch.nn.functional import one_hot
 
 from dptmat.errors import UserError
-from dptmat.export import to_onnx, to_timm
 from dptmat.models import create_model, gca
 from dptmat.models.matteformer import Stage
+from dptmat.weights.export import to_onnx, to_timm
 
 
 def save(network, name, path):

@@ -12,13 +12,15 @@ import pytest
 import torch
 from options import as_words
 
-from dptmat import checkpoint, files, journal, progress
-from dptmat import pretrain as task
+from dptmat import files
+from dptmat.config.pretrain import PretrainConfig
 from dptmat.errors import UserError
-from dptmat.lock import locked
-from dptmat.pretrain import pretrain
-from dptmat.pretrain_config import PretrainConfig
-from dptmat.trainer import Trainer
+from dptmat.tasks import pretrain as task
+from dptmat.tasks.pretrain import pretrain
+from dptmat.training import checkpoint
+from dptmat.training import log as progress
+from dptmat.training.lock import locked
+from dptmat.training.trainer import Trainer
 
 SMALL = {"size": 64, "batch_size": 4, "model": "unet_resnet10t", "log_every": 1, "steps": 6, "save_every": 2, "keep": 9}
 
@@ -122,7 +124,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(photographs, tmp_path, m
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "open", opened, raising=False)
-    monkeypatch.setattr(journal.os, "write", written)
+    monkeypatch.setattr(files.os, "write", written)
     monkeypatch.setattr(progress.SummaryWriter, "add_scalar", curve)
     at_step(monkeypatch, 2, lambda: full.__setitem__(0, True))
     at_step(monkeypatch, 5, lambda: full.__setitem__(0, False))
@@ -152,8 +154,8 @@ def test_an_out_that_cannot_be_written_is_refused_in_one_line(photographs, dptma
 
 def images_of_steps(data, first, last):
     """Paths that the steps first..last show, in order."""
-    from dptmat.index import ImageIndex
-    from dptmat.sampler import Sampler
+    from dptmat.data.index import ImageIndex
+    from dptmat.data.sampler import Sampler
 
     index = ImageIndex.open(data)
     sampler = Sampler(0, len(index), SMALL["batch_size"])
@@ -239,7 +241,7 @@ def test_a_lack_of_gpu_memory_is_a_sentence_and_keeps_what_was_reached(photograp
 
     at_step(monkeypatch, 3, out_of_memory)
     with pytest.raises(
-        UserError, match=r"does not hold 4 of the --batch-size 4 samples at once; use --recompute or a --mi"
+        UserError, match=r"does not hold 4 of the --batch-size 4 samples at once; use --grad_checkpointing or a --mi"
     ):
         run(photographs, tmp_path / "run")
     assert checkpoint.latest(tmp_path / "run/checkpoints").name == "step-000000003.pt"

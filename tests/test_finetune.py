@@ -11,16 +11,16 @@ import torch
 from mattes import shades, soft_disc, write_mattes
 from options import as_words
 
-from dptmat import checkpoint, distributed
 from dptmat import files as module_files
-from dptmat import finetune as finetuning
-from dptmat.convert import load_network
-from dptmat.evaluate import evaluate
-from dptmat.finetune import Finetuning, finetune
-from dptmat.finetune_config import FinetuneConfig
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.data.image_io import pair
 from dptmat.losses import matting_losses, refine
-from dptmat.mattes import pair
-from dptmat.trainer import Trainer
+from dptmat.tasks import finetune as finetuning
+from dptmat.tasks.evaluate import evaluate
+from dptmat.tasks.finetune import Finetuning, finetune
+from dptmat.training import checkpoint, distributed
+from dptmat.training.trainer import Trainer
+from dptmat.weights.load import load_network
 
 SMALL = {"size": 64, "batch_size": 2, "model": "unet_resnet10t", "init": "random", "log_every": 1, "device": "cpu"}
 
@@ -153,7 +153,7 @@ def test_a_validation_that_a_signal_has_kept_from_its_step_comes_first_in_the_re
 
 def task_of(files, tmp_path, **options):
     settings = FinetuneConfig(**{**without_validation(files), **SMALL, "out": str(tmp_path / "run"), **options})
-    return Finetuning(settings, distributed.alone("cpu"))
+    return Finetuning(settings, distributed.single_process("cpu"))
 
 
 def test_refinement_begins_with_the_warm_up_s_end_and_is_certain_at_three_times_its_length(files, tmp_path):
@@ -166,7 +166,7 @@ def test_refinement_begins_with_the_warm_up_s_end_and_is_certain_at_three_times_
 @pytest.mark.parametrize("whole", [False, True])
 def test_losses_count_the_unknown_region_or_as_published(files, tmp_path, whole):
     from dptmat.pipelines.loader import Loader
-    from dptmat.quarantine import Quarantine
+    from dptmat.training.quarantine import Quarantine
 
     task = task_of(files, tmp_path, steps=100, warmup=0.1, whole=whole, losses="l1")
     loader = Loader(

@@ -9,16 +9,16 @@ import torch
 from mattes import shades, write_mattes
 from PIL import Image
 
-from dptmat.foregrounds import read_foregrounds
-from dptmat.index import ImageIndex
+from dptmat.data.foregrounds import read_foregrounds
+from dptmat.data.index import ImageIndex
+from dptmat.data.sampler import Sampler
 from dptmat.kernels.permutation import permute, round_keys
 from dptmat.kernels.philox import Stream
 from dptmat.pipelines.augment import linear_map
+from dptmat.pipelines.crop_window import Recipe, draw_seconds, draw_windows
 from dptmat.pipelines.finetune import FinetuneSource
 from dptmat.pipelines.loader import Loader
-from dptmat.pipelines.window import Recipe, draw_seconds, draw_windows
-from dptmat.quarantine import Quarantine
-from dptmat.sampler import Sampler
+from dptmat.training.quarantine import Quarantine
 
 SEED, SIZE = 5, 128
 SIZES = [(300, 200), (150, 1100), (90, 70), (1200, 400)]  # one is enlarged, two are large enough to be rotated
@@ -82,7 +82,7 @@ def test_layers_equal_whole_pictures_by_opencv(files, recipe, device):
             squeezed = words_of(ids[i])[2] < recipe.squeeze
             frame = np.array([640, 640] if squeezed else [first.width, first.height])
             scene = frame * (1.1 * SIZE / frame.min() if frame.min() <= SIZE else 1)
-            corner = np.round(windows.behind[i, 0, ::-1] * scene)
+            corner = np.round(windows.background_window[i, 0, ::-1] * scene)
             crop = slice(recipe.margin, -recipe.margin)
             alpha = cv2.imread(first.alpha, cv2.IMREAD_GRAYSCALE)
             wanted = published(alpha, i, ids, frame, recipe, corner).astype(int)
@@ -130,15 +130,15 @@ def test_each_stage_of_the_graph_can_be_the_last(files):
     loader, foregrounds, index, sampler = make_loader(files, Recipe())
     source = FinetuneSource(foregrounds, index, sampler, Recipe(), SIZE)
     firsts, _, backgrounds = source._shown(sampler.ids(0), {})
-    fg, _, _, _, bg, *_ = next(loader.run_until("read"))
+    fg, _, _, _, bg, *_ = next(loader.run_stage("read"))
     for i in range(8):
         assert np.array(fg.at(i)).tobytes() == Path(firsts[i].fg).read_bytes()
         assert np.array(bg.at(i)).tobytes() == Path(index[backgrounds[i]]).read_bytes()
-    fg, alpha, *_ = next(loader.run_until("decode"))
+    fg, alpha, *_ = next(loader.run_stage("decode"))
     for i in range(8):
         assert np.array(fg.at(i)).shape == (firsts[i].height, firsts[i].width, 3)
         assert np.array(alpha.at(i)).shape == (firsts[i].height, firsts[i].width, 1)
-    whole = next(loader.run_until("warp"))
+    whole = next(loader.run_stage("warp"))
     for part, layer in zip(whole, next(loader), strict=True):
         assert np.array_equal(np.array(part.as_tensor()), layer)
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from mattes import soft_disc, write_mattes
 
+from dptmat.data.foregrounds import read_foregrounds
 from dptmat.errors import UserError
-from dptmat.foregrounds import read_foregrounds
-from dptmat.pipelines.window import CELLS
+from dptmat.pipelines.crop_window import CELLS
 
 
 @pytest.fixture

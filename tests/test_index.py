@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from dptmat.data.check import check_photographs
+from dptmat.data.index import ImageIndex, write_list
+from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
-from dptmat.index import ImageIndex, check_photographs, write_list
-from dptmat.sampler import Sampler
 
 
 def paths_of(index):
@@ -46,8 +47,8 @@ def test_list_keeps_its_order_and_resolves_relative_paths(tmp_path, line_break, 
 @pytest.mark.parametrize("end", ["\n", ""])
 @pytest.mark.parametrize("every", [1, 10, 99, 100, 101])
 def test_line_ends_are_found_across_chunks(tmp_path, monkeypatch, every, end):
-    monkeypatch.setattr("dptmat.index._CHUNK", 7)
-    monkeypatch.setattr("dptmat.index._EVERY", every)
+    monkeypatch.setattr("dptmat.data.index._CHUNK", 7)
+    monkeypatch.setattr("dptmat.data.index._EVERY", every)
     names = [f"{i:0{1 + i % 9}}.jpg" for i in range(100)]
     (tmp_path / "list.txt").write_text("\n".join(names) + end)
     index = ImageIndex.open(tmp_path / "list.txt")
@@ -57,14 +58,14 @@ def test_line_ends_are_found_across_chunks(tmp_path, monkeypatch, every, end):
 
 
 def test_an_empty_line_is_found_behind_short_ones_and_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("dptmat.index._CHUNK", 3)
+    monkeypatch.setattr("dptmat.data.index._CHUNK", 3)
     (tmp_path / "list.txt").write_text("a\nb\r\nc\n\r\nd\n")
     with pytest.raises(UserError, match="line 4 is empty"):
         ImageIndex.open(tmp_path / "list.txt")
 
 
 def test_a_long_list_takes_no_more_memory_than_a_short_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("dptmat.index._CHUNK", 1 << 16)  # bytes: a fraction of either list
+    monkeypatch.setattr("dptmat.data.index._CHUNK", 1 << 16)  # bytes: a fraction of either list
 
     def memory(count):
         """Bytes at most while a list is opened and paths are looked up, and bytes that it holds."""

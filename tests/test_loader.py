@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from dptmat import synthesize
+from dptmat.data.index import ImageIndex
+from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
-from dptmat.index import ImageIndex
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.pipelines.probe import find_unreadable
-from dptmat.quarantine import Quarantine
-from dptmat.sampler import Sampler
+from dptmat.training.quarantine import Quarantine
 
 
 def make_loader(index, start=0, micro_batch=4, quarantine=None, device="cpu"):

@@ -8,7 +8,7 @@ import plain_metrics
 import pytest
 
 from dptmat import metrics
-from dptmat.mattes import LEVELS
+from dptmat.data.image_io import LEVELS
 
 NAMES = ("sad", "mse", "grad", "conn")
 STEPS = (26, 51, 77, 102, 128, 153, 179, 204, 230, 255)  # the least 8-bit value of each level of Conn
@@ -258,7 +258,11 @@ GREY = np.full((4, 5), 128, np.uint8)
         ((GREY, GREY[..., None], GREY), ValueError, r"alpha must be \[H, W\] with a pixel or more, got \[4, 5, 1\]"),
         ((GREY[:0], GREY[:0], GREY[:0]), ValueError, r"pred must be \[H, W\] with a pixel or more, got \[0, 5\]"),
         ((GREY, GREY.T, GREY), ValueError, r"sizes differ: pred \[4, 5\], alpha \[5, 4\], trimap \[4, 5\]"),
-        ((GREY, GREY, GREY // 128), ValueError, r"trimap holds 0, 1 and 2, .* give dptmat.mattes.LEVELS\[trimap\]"),
+        (
+            (GREY, GREY, GREY // 128),
+            ValueError,
+            r"trimap holds 0, 1 and 2, .* map them first",
+        ),
     ],
 )
 def test_wrong_input_is_refused(name, arguments, error, message):

@@ -14,21 +14,21 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dptmat.compositing import compose
-from dptmat.distributed import alone
-from dptmat.finetune import Finetuning
-from dptmat.finetune_config import FinetuneConfig
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.data.matte_batch import compose
 from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses, refine
 from dptmat.models import create_model
-from dptmat.optim import clip_gradients
-from dptmat.pipelines.finetune import Layers
-from dptmat.pipelines.window import Recipe
-from dptmat.pretrain import Pretraining
-from dptmat.pretrain_config import PretrainConfig
-from dptmat.quarantine import Quarantine, name_bad
-from dptmat.run import make_loader, make_trainer
-from dptmat.trainer import _Buffers, _Window
+from dptmat.pipelines.batches import Layers
+from dptmat.pipelines.crop_window import Recipe
+from dptmat.tasks.finetune import Finetuning
+from dptmat.tasks.pretrain import Pretraining
+from dptmat.training.distributed import single_process
+from dptmat.training.optim import clip_gradients
+from dptmat.training.quarantine import Quarantine, name_bad
+from dptmat.training.run import make_loader, make_trainer
+from dptmat.training.trainer import _Buffers, _Window
 
 NETWORKS = "matteformer", "gca", "mgmatting", "unet_resnet18", "unet_swin_tiny_patch4_window7_224"
 LOSSES = "l1", "comp", "lap"
@@ -120,10 +120,10 @@ def finetuning(photographs, tmp_path, **options):
 
 def make_step(task_of, settings):
     """Function that takes the step of a number, after the first one has been taken: it compiles and allocates."""
-    ranks = alone(settings.device)
-    task = task_of(settings, ranks)
-    trainer = make_trainer(task, settings, ranks)
-    batches = map(task.batch, make_loader(task, settings, ranks, 0, Quarantine(name_bad)))
+    process = single_process(settings.device)
+    task = task_of(settings, process)
+    trainer = make_trainer(task, settings, process)
+    batches = map(task.batch, make_loader(task, settings, process, 0, Quarantine(name_bad)))
     trainer.step(0, batches)
     return lambda number: trainer.step(number, batches)
 

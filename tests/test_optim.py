@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dptmat.optim import adamw, clip_gradients, learning_rate
+from dptmat.training.optim import adamw, clip_gradients, learning_rate
 
 
 def test_warm_up_is_linear_and_a_cosine_follows():

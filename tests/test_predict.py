@@ -11,11 +11,11 @@ from options import as_words
 from published import randomise
 from torch import nn
 
+from dptmat.data.image_io import LEVELS, write_png
+from dptmat.data.trimaps import from_mask
 from dptmat.inference import predict_alpha
-from dptmat.mattes import LEVELS, write_png
 from dptmat.models import create_model
-from dptmat.predict import cut_out, find_samples, predict, quantise
-from dptmat.trimaps import from_mask
+from dptmat.tasks.predict import cut_out, find_samples, predict, quantise
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -38,7 +38,7 @@ class RedIsAlpha(nn.Module):
 def network(monkeypatch):
     """The network that every checkpoint holds for the command."""
     network = RedIsAlpha()
-    monkeypatch.setattr("dptmat.convert.load_network", lambda path, device: (network.to(device), {}))
+    monkeypatch.setattr("dptmat.weights.load.load_network", lambda path, device: (network.to(device), {}))
     return network
 
 
@@ -311,7 +311,7 @@ def test_a_cutout_of_a_few_pixels(shape):
 
 
 def test_pymatting_waits_until_it_is_needed():
-    code = "import dptmat.cli, dptmat.predict, sys; assert 'pymatting' not in sys.modules"
+    code = "import dptmat.cli, dptmat.tasks.predict, sys; assert 'pymatting' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

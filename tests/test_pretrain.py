@@ -13,12 +13,12 @@ import pytest
 import torch
 from options import as_words
 
-from dptmat import bottleneck, checkpoint
-from dptmat import pretrain as task
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.contact_sheets import preview_sheet
 from dptmat.errors import UserError
-from dptmat.pictures import preview_sheet
-from dptmat.pretrain import pretrain, preview
-from dptmat.pretrain_config import PretrainConfig
+from dptmat.tasks import pretrain as task
+from dptmat.tasks.pretrain import pretrain, preview
+from dptmat.training import bottleneck, checkpoint
 
 SMALL = {"size": 64, "batch_size": 4, "model": "unet_resnet10t", "log_every": 1}
 

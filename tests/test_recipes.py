@@ -7,11 +7,11 @@ import cv2
 import pytest
 from mattes import shades, write_mattes
 
-from dptmat import config
-from dptmat.finetune import finetune
-from dptmat.finetune_config import FinetuneConfig
-from dptmat.pretrain import pretrain
-from dptmat.pretrain_config import PretrainConfig
+from dptmat.config import settings as config
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.tasks.finetune import finetune
+from dptmat.tasks.pretrain import pretrain
 
 ROOT = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(ROOT.rglob("*.toml"))

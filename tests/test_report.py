@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Page
 
-from dptmat.curves import number
-from dptmat.report import report
+from dptmat.report.curves import number
+from dptmat.report.page import report
 
 HOSTILE = '<script>alert("x")</script>&amp;.png'
 SIZE = 48, 64  # height and width of the test images, in pixels

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
-from dptmat.sampler import Sampler
 
 
 def test_every_epoch_shows_each_photograph_once_in_another_order():

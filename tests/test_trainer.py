@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from dptmat.distributed import Ranks
 from dptmat.errors import UserError
 from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses
-from dptmat.optim import adamw
-from dptmat.trainer import Trainer, train
+from dptmat.training.distributed import Process
+from dptmat.training.optim import adamw
+from dptmat.training.trainer import Trainer, train
 
-CPU = Ranks(0, 1, 1, torch.device("cpu"))
+CPU = Process(0, 1, 1, torch.device("cpu"))
 
 
 class Pointwise(torch.nn.Module):
@@ -101,7 +101,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_weights():
 
 
 def test_half_precision_on_the_cpu_is_refused():
-    with pytest.raises(UserError, match="--amp fp16 needs a GPU"):
+    with pytest.raises(UserError, match="`amp` fp16 needs a GPU"):
         make_trainer(amp="fp16")
 
 

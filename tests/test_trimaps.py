@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dptmat.trimaps import WIDEST, from_alpha, from_mask
+from dptmat.data.trimaps import WIDEST, from_alpha, from_mask
 
 
 def edge(side=99):

@@ -25,22 +25,23 @@ MODELS = {
 }
 
 
-def create_model(name: str, in_channels: int | None = None, recompute: bool = False) -> nn.Module:
+def create_model(name: str, in_channels: int | None = None, grad_checkpointing: bool = False) -> nn.Module:
     """Make a matting network with random weights.
 
     Args:
         name: A name of ``MODELS``, or ``unet_`` and a name of timm, such as ``unet_resnet34``.
         in_channels: Channels of the image and its guidance, as at the head of `dptmat.models`: 4 for
             ``mgmatting_mask`` and 6 for all others, which is the default, or 3 for an image alone.
-        recompute: Whether the encoder's blocks are computed again on the way back instead of kept: less memory, more
-            time, the same gradients. For ``matteformer`` of any size, and ``unet_`` over Swin, ConvNeXt and the like.
+        grad_checkpointing: Whether the activations of the encoder's blocks are computed again in the backward pass
+            instead of kept: less memory, more time, the same gradients. For ``matteformer`` of any size, and ``unet_``
+            over Swin, ConvNeXt and the like.
 
     Returns:
         A module from x to a dictionary of alphas, as told at the head of `dptmat.models`.
 
     Raises:
         UserError: The name is unknown, its backbone does not fit, or the network does not take in_channels or cannot
-            recompute.
+            grad_checkpointing.
     """
     if not isinstance(name, str):
         raise UserError(f"the name of a model must be a string, got {name!r}; {_known()}")
@@ -61,13 +62,13 @@ def create_model(name: str, in_channels: int | None = None, recompute: bool = Fa
         network = UNet(name.removeprefix("unet_"), in_channels)
     else:
         network = MODELS[name](in_channels)
-    if recompute and not hasattr(network, "recompute"):
+    if grad_checkpointing and not hasattr(network, "grad_checkpointing"):
         raise UserError(
-            f"{name!r} holds batch norms in every block, which must not see a batch twice; leave --recompute out, or "
-            "take matteformer or a Swin or ConvNeXt"
+            f"{name!r} holds batch norms in every block, which must not see a batch twice; do without "
+            "`grad_checkpointing`, or take matteformer or a Swin or ConvNeXt"
         )
-    if recompute:
-        network.recompute()
+    if grad_checkpointing:
+        network.grad_checkpointing()
     return network
 
 

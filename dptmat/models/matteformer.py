@@ -218,7 +218,7 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(channels, 3 * b + 3, rate) for b, rate in enumerate(drop_path_rates))
         self.downsample = downsample
-        self.recompute = False
+        self.grad_checkpointing = False
 
     def forward(
         self,
@@ -232,7 +232,7 @@ class Stage(nn.Module):
         priors = x.new_empty(x.shape[0], 0, x.shape[3], dtype=torch.float32)  # the prior memory starts empty
         for b, block in enumerate(self.blocks):
             inputs = x, priors, regions, shift_mask if b % 2 else None
-            x, priors = checkpoint(block, *inputs, use_reentrant=False) if self.recompute else block(*inputs)
+            x, priors = checkpoint(block, *inputs, use_reentrant=False) if self.grad_checkpointing else block(*inputs)
         return x
 
 
@@ -301,10 +301,10 @@ class MatteFormer(nn.Module):
         self.encoder = Encoder(in_channels, width, blocks, drop_path_rate)
         self.decoder = Decoder()
 
-    def recompute(self) -> None:
+    def grad_checkpointing(self) -> None:
         """Keep only what enters a transformer block, and compute the block again on the way back."""
         for stage in self.encoder.layers:
-            stage.recompute = True
+            stage.grad_checkpointing = True
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.

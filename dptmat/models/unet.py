@@ -80,7 +80,7 @@ class UNet(nn.Module):
         self.encoder = Encoder(backbone_name, in_channels)
         self.decoder = Decoder()
 
-    def recompute(self) -> None:
+    def grad_checkpointing(self) -> None:
         """Keep only what enters a block or stage of the backbone, and compute it again on the way back.
 
         Raises:
@@ -90,7 +90,7 @@ class UNet(nn.Module):
         if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
             raise UserError(
                 f"timm's {self.backbone_name!r} holds batch norms, which must not see a batch twice; "
-                "leave --recompute out, or take matteformer or a Swin or ConvNeXt"
+                "leave --grad_checkpointing out, or take matteformer or a Swin or ConvNeXt"
             )
         backbone.set_grad_checkpointing()
 

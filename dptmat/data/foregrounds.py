@@ -1,0 +1,67 @@
+"""The foregrounds of fine-tuning: read once before the run, paired with their alphas, their unknown pixels listed."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dptmat.data.image_io import pair, read_alpha, read_size
+from dptmat.device import count_cores
+from dptmat.errors import UserError
+from dptmat.pipelines.crop_window import CELLS, Foreground
+
+_LISTED = 2048  # unknown pixels of a matte to choose from: one every hundred or so of a large one
+
+
+def read_foregrounds(fg: str | Path, alpha: str | Path) -> tuple[list[Foreground], list[tuple[Path, str]]]:
+    """Read every alpha and the size of its foreground, on all cores.
+
+    Args:
+        fg: Foreground colours: a folder, one file, or a list of files.
+        alpha: Their mattes, of the same names.
+
+    Returns:
+        The foregrounds, sorted by name, and (path of the alpha, reason) of each that is left out, since it has no
+        unknown pixel.
+
+    Raises:
+        UserError: A partner is missing, a file cannot be read, sizes differ, or no foreground is left. The message
+            names all such files.
+    """
+    pairs = pair(fg=fg, alpha=alpha)
+    with ThreadPoolExecutor(count_cores()) as threads:
+        read = list(threads.map(_read, pairs))
+    problems = [result for result in read if isinstance(result, UserError)]
+    if problems:
+        raise UserError("\n".join(map(str, problems)))
+    good = [foreground for foreground in read if len(foreground.unknown)]
+    empty = [
+        (Path(foreground.alpha), f"no unknown pixel: alpha is {'opaque' if foreground.opaque.all() else 'empty'}")
+        for foreground in read
+        if not len(foreground.unknown)
+    ]
+    if not good:
+        raise UserError(f"--alpha {alpha}: no matte has an unknown pixel; give mattes with values between 0 and 255")
+    return good, empty
+
+
+def _read(names: dict) -> Foreground | UserError:
+    try:
+        alpha = read_alpha(names["alpha"])
+        width, height = read_size(names["fg"])
+        if alpha.shape != (height, width):
+            raise UserError(
+                f"{names['name']}: sizes differ: fg {width} x {height}, alpha {alpha.shape[1]} x {alpha.shape[0]} "
+                "pixels; make them one width and height"
+            )
+    except UserError as error:
+        return error
+    # also the edge between an opaque and an empty pixel
+    around = np.ones((3, 3), np.uint8)
+    unknown = np.flatnonzero((cv2.erode(alpha, around) < 255) & (cv2.dilate(alpha, around) > 0))
+    unknown = unknown[np.linspace(0, len(unknown) - 1, min(_LISTED, len(unknown))).round().astype(np.int64)]
+    y, x = np.divmod(unknown, width)
+    points = np.stack([(x + 0.5) / width, (y + 0.5) / height], axis=1).astype(np.float32)
+    covered = cv2.resize((alpha == 255).astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA) > 0.9999
+    return Foreground(str(names["fg"]), str(names["alpha"]), height, width, points, covered)

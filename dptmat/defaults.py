@@ -1,0 +1,20 @@
+"""The method's numbers and the names of its choices, each in one place: settings and operators read them here.
+
+Nothing is imported, so that the command's help need not wait for PyTorch.
+"""
+
+# Trimaps and alphas of pre-training (Li et al., Disentangled Pre-training for Image Matting, WACV 2024).
+CELL = 7  # side of a trimap's cell in pixels
+UNKNOWN_SHARE = 0.75  # of the cells
+FOREGROUND_SHARE = 0.125  # of the cells; the rest is background
+ALPHA_MODES = ("pixel", "block")  # one random alpha for each unknown pixel, or for each unknown cell
+
+LOSSES = ("l1", "comp", "lap")
+METRICS = ("sad", "mse", "grad", "conn")
+PRECISIONS = ("auto", "bf16", "fp16", "off")  # of mixed precision
+DEVICES = ("auto", "cpu", "cuda")
+TRIMAP_SOURCES = ("all-unknown", "from-alpha")  # what trimaps of a test set can be besides files
+
+# Of ImageNet's photographs: red, green, blue in 0..1. Every network here takes colours normalized by them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)

@@ -1,0 +1,125 @@
+"""The pictures of a page as data URIs: a test image with its mattes and error map, and the contact sheets of a run."""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_trimap, require_same_size
+from dptmat.errors import UserError
+
+WIDEST = 640  # pixels: the width from which a test image and its mattes are scaled down
+SHEET_WIDEST = 1280  # pixels: the same for a contact sheet, which holds up to five pictures side by side
+LARGEST_ERROR = 0.5  # of alpha: where the colours of an error map end
+_KNOWN = 255  # the level of an error map, else 0..254, that stands for the known region
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page, or why it is missing."""
+
+    caption: str
+    uri: str = ""
+    width: int = 0  # pixels
+    height: int = 0
+    missing: str = ""
+
+
+def pictures(entry: dict, folder: Path) -> dict[str, Picture]:
+    """Read what the page shows of a test image: image, trimap, alpha, prediction and the map of its error.
+
+    Args:
+        entry: Of ``scores.json``: paths, or None, by these names.
+        folder: Where the file lies, which relative paths are relative to.
+
+    Returns:
+        By these names, and "error"; what is None in the entry is left out.
+    """
+    readers = {"image": read_image, "trimap": read_trimap, "alpha": read_alpha, "prediction": read_alpha}
+    captions = {"image": "image", "trimap": "trimap", "alpha": "truth", "prediction": "prediction"}
+    arrays, found = {}, {}
+    for kind, read in readers.items():
+        if entry[kind] is None:
+            continue
+        try:
+            arrays[kind] = read(folder / entry[kind])
+        except UserError as error:
+            found[kind] = Picture(captions[kind], missing=str(error))
+        else:
+            shown = LEVELS[arrays[kind]] if kind == "trimap" else arrays[kind]
+            found[kind] = _picture(captions[kind], shown, nearest=kind == "trimap")
+    if "alpha" in arrays and "prediction" in arrays:
+        try:
+            if entry["trimap"] is not None and "trimap" not in arrays:
+                raise UserError("it needs the trimap")
+            require_same_size(entry["name"], **arrays)
+            found["error"] = _error_map(**arrays)
+        except UserError as error:
+            found["error"] = Picture("error map", missing=str(error))
+    return found
+
+
+def comparable(found: dict[str, Picture]) -> bool:
+    """Tell whether the prediction can be laid over the truth: both are there, of one size."""
+    truth, prediction = found.get("alpha"), found.get("prediction")
+    return bool(
+        truth and prediction and truth.uri and prediction.uri
+        and (truth.width, truth.height) == (prediction.width, prediction.height)
+    )  # fmt: skip
+
+
+def sheet(name: str, path: Path) -> Picture | None:
+    """Read a contact sheet of a run, or None if there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return _picture(name, read_image(path), SHEET_WIDEST)
+    except UserError as error:
+        return Picture(name, missing=str(error))
+
+
+def _error_map(alpha, prediction, trimap=None, image=None):
+    """|prediction - truth| in colours, where the trimap is unknown; grey elsewhere."""
+    unknown = np.ones(alpha.shape, np.float32) if trimap is None else (trimap == 1).astype(np.float32)
+    error = np.abs(prediction.astype(np.float32) - alpha) / 255
+    share = _scaled(unknown)  # of the unknown in each pixel of the smaller picture, whose error is the mean of these
+    error = _scaled(error * unknown) / np.maximum(share, 1e-6)
+    levels = np.where(share > 0, np.minimum(error / LARGEST_ERROR, 1) * 254, _KNOWN)
+    coloured = Image.fromarray(np.rint(levels).astype(np.uint8), "P")
+    coloured.putpalette(COLOURS.tobytes())
+    return _encoded("error map", coloured, "png")
+
+
+def _palette():
+    """Colours of an error map, uint8 [256, 3]: from no error to LARGEST_ERROR and more, and the grey of the known."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)[:, 0]
+    colours[_KNOWN] = 140
+    return colours
+
+
+COLOURS = _palette()
+
+
+def _picture(caption, array, widest=WIDEST, nearest=False):
+    """A photograph, uint8 [H, W, 3], as JPEG, or a matte, uint8 [H, W], as PNG."""
+    scaled = Image.fromarray(_scaled(array, widest, cv2.INTER_NEAREST if nearest else cv2.INTER_AREA))
+    return _encoded(caption, scaled, "jpeg" if array.ndim == 3 else "png")
+
+
+def _scaled(array, widest=WIDEST, interpolation=cv2.INTER_AREA):
+    height, width = array.shape[:2]
+    if width <= widest:
+        return array
+    return cv2.resize(array, (widest, max(round(height * widest / width), 1)), interpolation=interpolation)
+
+
+def _encoded(caption, picture, form):
+    file = io.BytesIO()
+    picture.save(file, form, optimize=True, quality=85)
+    text = base64.b64encode(file.getvalue()).decode()
+    return Picture(caption, f"data:image/{form};base64,{text}", picture.width, picture.height)

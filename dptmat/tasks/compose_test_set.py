@@ -1,0 +1,167 @@
+"""Test sets of composites by the rule of Composition-1k: every foreground over backgrounds of its own.
+
+Source: Xu et al., Deep Image Matting, CVPR 2017, and the script that its data set brings. Distinctions-646 is composed
+in the same way.
+Differs: the script takes the files in the order of the folder's listing; here they are sorted or come from lists.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dptmat.data.image_io import (
+    LEVELS,
+    list_pictures,
+    pair,
+    read_alpha,
+    read_image,
+    read_lines,
+    read_trimap,
+    require_apart,
+    require_same_size,
+    write_png,
+)
+from dptmat.device import count_cores
+from dptmat.errors import UserError
+
+MERGED, ALPHA, TRIMAP = "merged", "alpha_copy", "trimaps"  # folders below OUT
+_ROWS = 256  # composed at a time: in float64 a whole picture takes 24 bytes a pixel, several times over
+
+
+def find_foregrounds(
+    fg: str | Path,
+    alpha: str | Path,
+    bg: str | Path,
+    out: str | Path,
+    *,
+    each: int = 20,
+    trimap: str | Path | None = None,
+    fg_names: str | Path | None = None,
+    bg_names: str | Path | None = None,
+) -> list[dict]:
+    """Find the foregrounds with their partners, and deal the backgrounds out: the first ``each`` to the first one.
+
+    Args:
+        fg, alpha, bg, trimap: Folders of pictures; partners have the same name, whatever their ending.
+        out: The folder that will be written to.
+        each: Composites of each foreground.
+        fg_names, bg_names: Text files with the names of the pictures to take, one a line, in order, with or without
+            ending; by default all, sorted by name.
+
+    Returns:
+        A dictionary for each foreground, in order: ``name``, the paths ``fg``, ``alpha`` and, if asked for, ``trimap``,
+        and ``bg``, a list of paths.
+
+    Raises:
+        UserError: A partner or a name is missing, a foreground is named twice, there are too few backgrounds, or a
+            folder would be read and written.
+    """
+    folders = {"fg": fg, "alpha": alpha} | ({} if trimap is None else {"trimap": trimap})
+    foregrounds = {sample["name"]: sample for sample in pair(**folders)}
+    foregrounds = _in_order("fg", fg, foregrounds, fg_names)
+    names = [foreground["name"] for foreground in foregrounds]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"--fg-names {fg_names} names {twice} more than once; give each foreground one line")
+    backgrounds = _in_order("bg", bg, list_pictures("--bg", bg), bg_names)
+    if len(backgrounds) < len(foregrounds) * each:
+        where = f"--bg {bg} holds" if bg_names is None else f"--bg-names {bg_names} has"
+        needed = f"{len(foregrounds)} foregrounds with --each {each} need {len(foregrounds) * each}"
+        raise UserError(f"{where} {len(backgrounds)} backgrounds; {needed}: add some or lower --each")
+    for i, foreground in enumerate(foregrounds):
+        foreground["bg"] = backgrounds[i * each : (i + 1) * each]
+    read = [path for sample in foregrounds for path in (sample[key] for key in folders)] + backgrounds
+    for folder in (MERGED, ALPHA, TRIMAP):
+        require_apart(Path(out, folder), read)
+    return foregrounds
+
+
+def _in_order(option: str, folder: str | Path, pictures: dict, names: str | Path | None) -> list:
+    """Values of a dictionary by names, in the order of a list of these."""
+    if names is None:
+        return list(pictures.values())
+    chosen = []
+    for line in read_lines(f"--{option}-names", names):
+        name = line.strip()
+        name = name if name in pictures else Path(name).stem
+        if name not in pictures:
+            raise UserError(f"--{option}-names {names} has {line.strip()}, which is not in --{option} {folder}")
+        chosen.append(pictures[name])
+    if not chosen:
+        raise UserError(f"--{option}-names {names} is empty; expected a name per line")
+    return chosen
+
+
+def compose(foregrounds: list[dict], out: str | Path) -> Iterator[str]:
+    """Write OUT/merged/NAME_i.png, OUT/alpha_copy/NAME_i.png and, with trimaps, OUT/trimaps/NAME_i.png, i from 0.
+
+    Composes on all cores. Pictures are taken as they are stored, without their EXIF orientation: so does the script.
+
+    Args:
+        foregrounds: As of `find_foregrounds`.
+        out: The folder OUT; made if missing.
+
+    Yields:
+        NAME_i of each composite, once it is written.
+
+    Raises:
+        UserError: A picture cannot be read, or a foreground, its alpha and its trimap differ in size.
+        OSError: A file cannot be written.
+    """
+    for folder in (MERGED, ALPHA, TRIMAP) if "trimap" in foregrounds[0] else (MERGED, ALPHA):
+        Path(out, folder).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(count_cores()) as threads:
+        for foreground in foregrounds:
+            pictures = {
+                "fg": read_image(foreground["fg"], upright=False),
+                "alpha": read_alpha(foreground["alpha"], upright=False),
+            }
+            if "trimap" in foreground:
+                pictures["trimap"] = LEVELS[read_trimap(foreground["trimap"], upright=False)]
+            require_same_size(foreground["name"], **pictures)
+
+            def write(i, foreground=foreground, pictures=pictures):
+                name = f"{foreground['name']}_{i}"
+                bg = fit_background(read_image(foreground["bg"][i], upright=False), pictures["fg"].shape[:2])
+                write_png(Path(out, MERGED, f"{name}.png"), composite(pictures["fg"], bg, pictures["alpha"]))
+                write_png(Path(out, ALPHA, f"{name}.png"), pictures["alpha"])
+                if "trimap" in pictures:
+                    write_png(Path(out, TRIMAP, f"{name}.png"), pictures["trimap"])
+                return name
+
+            yield from threads.map(write, range(len(foreground["bg"])))
+
+
+def fit_background(bg: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Enlarge a background, uint8 [h, w, 3], to cover (height, width) if it is smaller, and crop it from the top left.
+
+    It keeps its aspect and is resampled by Pillow's bicubic filter, to whole pixels rounded up.
+    """
+    height, width = size
+    ratio = max(width / bg.shape[1], height / bg.shape[0])
+    if ratio > 1:
+        enlarged = ceil(bg.shape[1] * ratio), ceil(bg.shape[0] * ratio)
+        bg = np.asarray(Image.fromarray(bg).resize(enlarged, Image.Resampling.BICUBIC))
+    return bg[:height, :width]
+
+
+def composite(fg: np.ndarray, bg: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Compose as the test set was: alpha / 255 * fg + (1 - alpha / 255) * bg in float64, cut down to whole numbers.
+
+    Args:
+        fg, bg: uint8 [H, W, 3].
+        alpha: uint8 [H, W].
+
+    Returns:
+        uint8 [H, W, 3]; where alpha is 255 exactly fg, where it is 0 exactly bg.
+    """
+    result = np.empty_like(fg)
+    for start in range(0, len(fg), _ROWS):
+        rows = slice(start, start + _ROWS)
+        a = alpha[rows, :, None] / 255
+        result[rows] = a * fg[rows] + (1 - a) * bg[rows]
+    return result

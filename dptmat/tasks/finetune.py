@@ -1,0 +1,198 @@
+"""Fine-tuning: foregrounds with real mattes over photographs in, a matting network that works out.
+
+Source: the recipes of MG Matting (Yu et al., CVPR 2021) and MatteFormer (Park et al., CVPR 2022), with the losses in
+the unknown region alone as in DPT (Li et al., WACV 2024).
+"""
+
+import dataclasses
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+
+from dptmat.contact_sheets import samples_sheet
+from dptmat.data.foregrounds import read_foregrounds
+from dptmat.data.image_io import pair
+from dptmat.data.index import ImageIndex
+from dptmat.data.matte_batch import compose
+from dptmat.data.sampler import Sampler
+from dptmat.defaults import TRIMAP_SOURCES
+from dptmat.errors import UserError
+from dptmat.files import cause, write_whole
+from dptmat.inference import MATTEFORMER_SIDE
+from dptmat.kernels.philox import Stream, words
+from dptmat.losses import matting_losses, refine
+from dptmat.pipelines.crop_window import Recipe
+from dptmat.pipelines.finetune import FinetuneSource
+from dptmat.tasks.evaluate import evaluate, mean_scores, table
+from dptmat.training import distributed
+from dptmat.training.quarantine import name_bad
+from dptmat.training.run import FILES, choose_augmentation, choose_micro_batch, make_loader, run
+from dptmat.weights.load import load_network, read
+
+BEST = "best.pt"  # in checkpoints/: the network with the least SAD so far
+_MICRO_BATCH = 10  # samples that pass through the network at once, unless asked otherwise: the published batch of a GPU
+
+
+def finetune(settings):
+    """Run a fine-tuning from its settings, a ``FinetuneConfig``, to its last checkpoint; see `dptmat.training.run.run`.
+
+    With images to validate by, it also writes ``checkpoints/best.pt``, the network with the least SAD, and at the end
+    its ``evaluation/``, as `dptmat.tasks.evaluate.evaluate` does.
+    """
+    return run(Finetuning, settings)
+
+
+class Finetuning:
+    """What is trained on what: composites of foregrounds with their mattes over photographs.
+
+    Args:
+        settings: ``FinetuneConfig``.
+        process: The processes of the run.
+    """
+
+    pictured = 4  # samples in a picture
+
+    def __init__(self, settings, process):
+        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha)
+        if process.is_main:
+            for path, reason in empty:
+                name_bad(path, reason)
+        self.index = backgrounds = ImageIndex.open(
+            settings.bg, "--bg", begun_with=settings.resume and Path(settings.out) / FILES
+        )
+        self._cases, self._trimaps = _validation_cases(settings)
+        self._tell = _tell  # the same images are left out at every validation
+        self._settings, self._process = settings, process
+        self._best = Path(settings.out) / "checkpoints" / BEST
+        self._best_sad = _sad_of(self._best) if settings.resume else float("inf")
+        self.sampler = Sampler(settings.seed, len(backgrounds), settings.batch_size, process.rank, process.world_size)
+        # MG Matting normalises its pooled features over the batch alone.
+        smallest = 2 if settings.model == "mgmatting" else 1
+        self.micro_batch = choose_micro_batch(settings, process.world_size, smallest, _MICRO_BATCH)
+        self.steps = settings.steps
+        files = "\n".join(f"{Path(f.fg).name}\t{Path(f.alpha).name}\t{f.width}\t{f.height}" for f in foregrounds)
+        digest = blake2b(files.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+        self.photographs = {"count": len(backgrounds), "digest": backgrounds.digest() + digest}
+        self.about = f"{len(foregrounds)} foregrounds over {len(backgrounds)} backgrounds"
+        self._recipe = Recipe(
+            choose_augmentation(settings),
+            combine=settings.combine,
+            squeeze=settings.squeeze,
+            interpolation=settings.interpolation,
+            trimap_width=settings.trimap_width,
+            hue=round(settings.hue),
+        )
+        self.source = FinetuneSource(foregrounds, backgrounds, self.sampler, self._recipe, settings.size)
+
+    def batch(self, layers):
+        """The network's input and targets of one micro-batch of ``Layers``: a ``MatteBatch``."""
+        batch = compose(layers, self._recipe)
+        return batch if self._settings.trimap else dataclasses.replace(batch, input=batch.input[:, :3])
+
+    def losses(self, outputs, batch, step):
+        """Losses of the network's outputs, by name; finer alphas in place of coarser ones as the phase of the run says.
+
+        Until the end of the warm-up each output counts in the unknown region; then, up to three times as many steps, by
+        a coin for each step, and from then on always, finer alphas are put in place where coarser ones are uncertain,
+        and count there.
+        """
+        settings, regions = self._settings, None
+        if "alpha_os8" in outputs:
+            unknown = batch.trimap == 1
+            regions = dict.fromkeys(outputs, unknown)
+            if self._refines(step):
+                widest = self._recipe.refine_os4, self._recipe.refine_os1
+                side = MATTEFORMER_SIDE if settings.model.startswith("matteformer") else None
+                outputs, regions = refine(outputs, batch.widths, widest, side)
+                if not settings.whole:
+                    regions = {key: region & unknown for key, region in regions.items()}
+            elif settings.whole:
+                regions["alpha_os8"] = torch.ones_like(unknown)
+        return matting_losses(outputs, batch, settings.losses.split(","), regions)
+
+    def preview(self, quarantine):
+        """What the network sees in the first samples: uint8 [H, W, 3] RGB."""
+        layers = next(make_loader(self, self._settings, self._process, 0, quarantine))
+        return samples_sheet(self.batch(layers), self.pictured)
+
+    def validate(self, model, step, progress):
+        """Judge the network by the validation images, if there are any, and keep the best one."""
+        if not self._cases:
+            return
+        process = self._process
+        distributed.broadcast_(model.buffers())  # each process has its own running statistics of batch norms
+        part = evaluate(
+            self._cases[process.rank :: process.world_size], model, trimap=self._trimaps, seed=self._settings.seed,
+            report=self._tell,
+        )  # fmt: skip
+        scores = mean_scores([score for images in distributed.gather(part.images) for score in images])
+        self._tell = _tell_nothing
+        if not process.is_main:
+            return
+        progress.validated(step, scores)
+        if scores["sad"] < self._best_sad:
+            content = {
+                "model": model.state_dict(), "config": dataclasses.asdict(self._settings), "step": step,
+                "scores": scores,
+            }  # fmt: skip
+            try:
+                self._best.parent.mkdir(exist_ok=True)
+                write_whole(self._best, lambda file: torch.save(content, file))
+                self._best_sad = scores["sad"]
+            except (OSError, RuntimeError) as error:
+                before = f"that of SAD {self._best_sad:.2f}" if self._best.exists() else "none"
+                print(
+                    f"{self._best} cannot be written: {cause(error)}; make room; until then it is {before}", flush=True
+                )
+
+    def finish(self):
+        """Write and print the evaluation of the best network."""
+        if not (self._cases and self._process.is_main):
+            return
+        if not self._best.exists():
+            raise UserError(
+                f"there is no {self._best} to evaluate: none of the validation images could be scored, or it could not "
+                "be written; the messages above say why"
+            )
+        out = Path(self._settings.out) / "evaluation"
+        network, _ = load_network(self._best, self._process.device)
+        evaluation = evaluate(
+            self._cases, network, out=out, trimap=self._trimaps, seed=self._settings.seed, checkpoint=self._best,
+            report=_tell_nothing,
+        )  # fmt: skip
+        print(f"best        {self._best}")
+        print(f"evaluation  {out}")
+        print(table(evaluation), flush=True)
+
+    def _refines(self, step):
+        """Whether the losses of a step see fused alphas."""
+        warmup = round(self._settings.warmup * self.steps)
+        if warmup <= step < 3 * warmup:
+            return bool(words(self._settings.seed, Stream.REFINEMENT, step, 1)[0, 0, 0] % 2)
+        return step >= warmup
+
+
+def _validation_cases(settings):
+    """Pair the validation images, and tell where their trimaps are from: (cases, "files" or how they are made)."""
+    if not settings.val_image:
+        return [], "files"
+    made = settings.val_trimap in TRIMAP_SOURCES
+    folders = {"val-image": settings.val_image, "val-alpha": settings.val_alpha}
+    if not made:
+        folders["val-trimap"] = settings.val_trimap
+    cases = [{key.removeprefix("val-"): value for key, value in case.items()} for case in pair(**folders)]
+    return cases, settings.val_trimap if made else "files"
+
+
+def _sad_of(path):
+    """SAD of the best network so far, infinite where there is none."""
+    return read(path)["scores"]["sad"] if path.exists() else float("inf")
+
+
+def _tell(line):
+    print(line, flush=True)
+
+
+def _tell_nothing(line):
+    pass

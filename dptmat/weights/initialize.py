@@ -1,0 +1,206 @@
+"""What a network starts from: random weights, timm's, an encoder's checkpoint or a whole matting network's.
+
+The names in the files are in `dptmat.weights.names`. Swin's tables of relative positions have (2w - 1)**2 rows for
+windows of side w.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize
+
+from dptmat.errors import UserError
+from dptmat.models.matteformer import WINDOW
+from dptmat.weights.load import is_ours, read
+from dptmat.weights.names import (
+    BIAS_TABLE,
+    SWIN,
+    encoder_layout,
+    official_model,
+    official_name,
+    tensors_of,
+    timm_names,
+    without_index,
+)
+
+
+def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> str:
+    """Fill a network, in place, with the weights that its training starts from.
+
+    What a file does not hold stays as `create_model` made it. A first convolution with other guidance keeps the
+    weights of RGB; its other channels, and the rows of MatteFormer's tables for prior tokens, are drawn anew
+    (Xavier-normal for the whole tensor) from PyTorch's generator of the CPU. Tables of other windows are resampled.
+
+    Args:
+        network: Made by `create_model`, on any device.
+        name: Its name.
+        init: "random" for the network as it is; "timm" for timm's weights of its encoder; or a file: of this library,
+            of an original matting project, or of an encoder as Swin, SimMIM, MoBY, timm or torchvision save it.
+        load: "encoder", or "all" for whatever the file holds.
+
+    Returns:
+        A few lines: what was loaded, what is new, and what of the file was left and why.
+
+    Raises:
+        UserError: There are no such weights, or nothing of them fits the network's encoder.
+    """
+    if init == "random":
+        return f"init random: all weights of {name} are new"
+    weights, left, kind = _timm_weights(network, name) if init == "timm" else _file_weights(network, name, init)
+    own = without_index(network.state_dict())
+    loaded, notes = {}, {}
+    for key, value in weights.items():
+        if key not in own or (load == "encoder" and not key.startswith("encoder.")):
+            left[key] = f"not in {name}" if key not in own else "only the encoder is asked for"
+            continue
+        fitted, note = _fit(key, own[key], value, (2 * WINDOW - 1) ** 2 if name in SWIN else None)
+        if fitted is None:
+            left[key] = note
+        else:
+            loaded[key] = fitted
+            notes.setdefault(note, []).append(key)
+    if not any(key.startswith("encoder.") and not key.startswith("encoder.shortcut.") for key in loaded):
+        raise UserError(f"--init {init} ({kind}) holds nothing that fits the encoder of {name}; {_possible(name)}")
+    with torch.no_grad():
+        for key, value in loaded.items():
+            own[key].copy_(value)
+        _settle_spectral_norms(network, loaded, left)
+    new = [key for key in own if key not in loaded]
+    return _report(f"init {init} ({kind}): {len(loaded)} of {len(own)} tensors of {name}", loaded, notes, new, left)
+
+
+def _possible(name: str) -> str:
+    files = "a checkpoint of dptmat or of its original project"
+    if name in SWIN:
+        return f"use --init timm, {files}, or of a Swin of the same size"
+    if name.startswith("unet_"):
+        return f"use --init timm, a checkpoint of dptmat, or one of {name.removeprefix('unet_')}"
+    return f"its encoder is a ResNet of its own: use --init random or {files}"
+
+
+# --- where weights come from: each gives {our name: tensor}, {name in the file: why it is left}, kind of file ---
+
+
+def _file_weights(network: nn.Module, name: str, path: str) -> tuple[dict, dict, str]:
+    if not Path(path).exists():
+        raise UserError(f"--init {path} does not exist; give random, timm, or the path of a checkpoint")
+    content = read(path)
+    if is_ours(content):
+        return without_index(tensors_of(content)), {}, f"dptmat's {content['config']['model']}"
+    state = tensors_of(content)
+    model = official_model(state)
+    if model:
+        ours = {official_name(key): key for key in network.state_dict()}
+        return without_index({ours.get(key, key): value for key, value in state.items()}), {}, f"official {model}"
+    state, left, kind = encoder_layout(state)
+    return _to_ours(network, state), left, kind
+
+
+def _timm_weights(network: nn.Module, name: str) -> tuple[dict, dict, str]:
+    import timm
+
+    if name not in SWIN and not name.startswith("unet_"):
+        raise UserError(f"--init timm: timm has no weights for {name}; {_possible(name)}")
+    source = SWIN.get(name, name.removeprefix("unet_"))
+    if not timm.is_model_pretrained(source):
+        raise UserError(f"--init timm: timm has no pre-trained weights for {source!r}; use --init random or a file")
+    try:
+        state = timm.create_model(source, pretrained=True).state_dict()
+    except Exception as error:  # the hub raises many types
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+        raise UserError(
+            f"--init timm: the weights of {source} cannot be downloaded ({reason}); connect, or give a file"
+        ) from error
+    return _to_ours(network, state), {}, f"timm's {timm.get_pretrained_cfg(source).tag or 'weights'} of {source}"
+
+
+def _to_ours(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    ours = {theirs: mine for mine, theirs in timm_names(network, state).items()}
+    return {ours.get(key, key): value for key, value in state.items()}
+
+
+# --- how a tensor fits ---
+
+
+def _fit(key: str, target: Tensor, value: Tensor, spatial: int | None) -> tuple[Tensor | None, str]:
+    """Return the value in the shape of ``target`` and what was changed, or None and why it does not fit.
+
+    ``spatial`` is the number of rows of a table that stand for relative positions; by default all.
+    """
+    if value.shape == target.shape:
+        return value, ""
+    full = torch.empty(target.shape, dtype=target.dtype)
+    if key.endswith(BIAS_TABLE) and value.ndim == 2 and value.shape[1] == target.shape[1]:
+        spatial, side = spatial or len(target), math.isqrt(len(value))
+        if side**2 == len(value) and side % 2:
+            note = []
+            if len(value) != spatial:
+                note.append(
+                    f"resampled from {side} x {side} to {math.isqrt(spatial)} x {math.isqrt(spatial)} positions"
+                )
+                value = resample_table(value, spatial)
+            if len(target) > spatial:
+                nn.init.xavier_normal_(full)
+                note.append("new rows for prior tokens")
+            full[:spatial] = value
+            return full, ", ".join(note)
+    shape, wanted = list(value.shape), list(target.shape)
+    images = {3, 4, 6}  # channels of an image alone, with a mask, with a trimap
+    if value.ndim == 4 == target.ndim and {shape[1], wanted[1]} <= images and shape[::2] == wanted[::2]:
+        nn.init.xavier_normal_(full)
+        full[:, :3] = value[:, :3]
+        return full, "RGB kept, new channels for the guidance" if wanted[1] > 3 else "RGB kept"
+    return None, f"of another shape ({shape} instead of {wanted})"
+
+
+def resample_table(table: Tensor, rows: int) -> Tensor:
+    """Resample a table of relative positions, float [(2w-1)**2, heads], to another window: [rows, heads]."""
+    side, wanted = math.isqrt(len(table)), math.isqrt(rows)
+    grid = table.float().T.reshape(1, -1, side, side)
+    return interpolate(grid, (wanted, wanted), mode="bicubic", align_corners=False).flatten(2)[0].T
+
+
+def _settle_spectral_norms(network: nn.Module, loaded: dict, left: dict) -> None:
+    """Where a normalised convolution was widened, find the vectors of the new weight, since the file's do not fit."""
+    end = ".parametrizations.weight.0._v"
+    own = network.state_dict()
+    for key in [key for key in left if key.endswith(end)]:
+        weight_name = key.replace(".0._v", ".original")
+        if key in own and weight_name in loaded:
+            matrix, v = own[weight_name].flatten(1), own[key]
+            for _ in range(20):
+                u = normalize(matrix @ v, dim=0)
+                v = normalize(matrix.T @ u, dim=0)
+            own[key].copy_(v)
+            own[key.replace("._v", "._u")].copy_(u)
+            loaded[key] = v
+            del left[key]
+
+
+# --- the report ---
+
+
+def _report(head: str, loaded: dict, notes: dict, new: list[str], left: dict) -> str:
+    changed = [f"{len(keys)} {note}" for note, keys in notes.items() if note]
+    lines = [head, f"  loaded: {_grouped(loaded)}" + (f"; of these {', '.join(changed)}" if changed else "")]
+    if new:
+        lines.append(f"  new:    {_grouped(new)}")
+    reasons = {}
+    for key, reason in left.items():
+        reasons.setdefault(reason.split(" (")[0], []).append((key, reason))
+    for reason, items in reasons.items():
+        example = f", such as {items[0][0]} {items[0][1].partition(' (')[2].rstrip(')')}" if "(" in items[0][1] else ""
+        lines.append(f"  left:   {_grouped(key for key, _ in items)}: {reason}{example}")
+    return "\n".join(lines)
+
+
+def _grouped(keys) -> str:
+    """Count names by what they begin with: "encoder.layers 165, decoder 12"."""
+    groups = {}
+    for key in keys:
+        parts = key.split(".")
+        group = ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]
+        groups[group] = groups.get(group, 0) + 1
+    return ", ".join(f"{group} {count}" for group, count in groups.items())

@@ -1,0 +1,65 @@
+"""Test sets are found by the layouts in which they are published."""
+
+import pytest
+
+from dptmat.data.eval_sets import list_cases
+from dptmat.errors import UserError
+
+
+@pytest.fixture
+def test_set(tmp_path):
+    """Folder of image/, alpha/ and trimap/, each with a file of three names; nothing reads them."""
+    for folder in ("image", "alpha", "trimap"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for name in "abc":
+            (tmp_path / f"set/{folder}/{name}.png").touch()
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize(
+    ("image", "alpha", "trimap"),
+    [
+        ("merged", "alpha_copy", "trimaps"),
+        ("image", "alpha", "trimap"),
+        ("input_training_lowres", "gt_training_lowres", "trimap_training_lowres/Trimap1"),
+        ("original", "mask", "trimap"),
+        ("blurred_image", "mask", "trimap"),
+        ("original_image", "mask", "trimap"),
+        ("merged", "alpha_copy", None),
+        ("merged", "alpha", None),
+        ("merged", "GT", None),
+        ("image", "GT", None),
+        ("image", "alpha", None),
+    ],
+)
+def test_layouts_of_known_test_sets(test_set, tmp_path, image, alpha, trimap):
+    for source, folder in (("image", image), ("alpha", alpha), ("trimap", trimap)):
+        if folder:
+            (tmp_path / "known" / folder).parent.mkdir(parents=True, exist_ok=True)
+            (test_set / source).rename(tmp_path / "known" / folder)
+    data = tmp_path / "known"
+    if trimap is None:
+        with pytest.raises(UserError, match=f"--trimap is missing in --data {data}; give a folder, or all-unknown or"):
+            list_cases(data=data)
+    cases = list_cases(data=data, trimap=None if trimap else "from-alpha")
+    expected = {"name": "a", "image": data / image / "a.png", "alpha": data / alpha / "a.png"}
+    assert cases[0] == expected | ({"trimap": data / trimap / "a.png"} if trimap else {})
+
+
+def test_the_image_of_a_prediction_is_found_where_there_is_one(test_set):
+    """The folders of alphas and trimaps alone leave AIM-500 and P3M-500 open."""
+    (test_set / "alpha").rename(test_set / "mask")
+    (case, *_) = list_cases(data=test_set, predictions=test_set / "mask")
+    assert case.keys() == {"name", "alpha", "trimap", "prediction"}
+    (test_set / "image").rename(test_set / "blurred_image")
+    (case, *_) = list_cases(data=test_set, predictions=test_set / "mask")
+    assert case["image"] == test_set / "blurred_image/a.png"
+
+
+def test_explicit_folders_win_over_the_layout(test_set):
+    (test_set / "alpha").rename(test_set / "mattes")
+    (case, *_) = list_cases(data=test_set, alpha=test_set / "mattes")
+    assert case["alpha"] == test_set / "mattes/a.png"
+    assert case["trimap"] == test_set / "trimap/a.png"
+    (case, *_) = list_cases(data=test_set, alpha=test_set / "mattes", trimap="all-unknown")
+    assert "trimap" not in case
