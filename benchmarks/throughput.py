@@ -41,9 +41,9 @@ from dptmat.config.settings import to_toml
 from dptmat.errors import UserError
 from dptmat.tasks.pretrain import Pretraining
 from dptmat.training import distributed
+from dptmat.training.build import make_loader, make_trainer
 from dptmat.training.data_wait import DataWait
 from dptmat.training.quarantine import Quarantine, name_bad
-from dptmat.training.run import make_loader, make_trainer
 
 PROFILED = 10  # steps that the profiler sees
 
@@ -84,13 +84,13 @@ class Contender:
         """Measure a round."""
         if self._waiting:
             self._run(self._ready + 1, device)
-            host, gpu = self._waiting.host, self._waiting.device
+            host, gpu = self._waiting.host_seconds, self._waiting.gpu_seconds
         seconds = self._run(self._count, device)
         self.speeds.append(self._count * self._images / seconds)
         if self._waiting:
-            self.waited_host.append((self._waiting.host - host) / seconds)
+            self.waited_host.append((self._waiting.host_seconds - host) / seconds)
             if gpu is not None:
-                self.waited_gpu.append((self._waiting.device - gpu) / seconds)
+                self.waited_gpu.append((self._waiting.gpu_seconds - gpu) / seconds)
 
     def row(self, name, step):
         """What the rounds gave; ``step`` is the speed that counts as 1."""

@@ -1,55 +1,71 @@
 """The ``dptmat`` command: reads options, calls one function of the library, and turns user errors into one line.
 
-Each command imports its task itself, so that ``--help`` need not wait for DALI and TensorBoard.
+Each command imports its task itself, so that ``--help`` need not wait for PyTorch.
 """
 
+import contextlib
 import dataclasses
+import importlib.metadata
+import logging
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from dptmat.config import finetune as finetune_config
-from dptmat.config import pretrain as pretrain_config
-from dptmat.config import run as run_config
-from dptmat.config import settings as config
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.config.run import AUGMENTATION, DATA, GROUPS, LEADING, METHOD
+from dptmat.config.settings import SettingsT, from_mapping, read_toml, to_toml
+from dptmat.defaults import DEVICES, PRECISIONS
 from dptmat.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 
 class _Command(click.Command):
-    """A command whose help lists its options under the headings of their settings, and whose errors name its options.
+    """A command whose help lists its options by groups, and whose errors name its options.
 
-    The library speaks of its parameters, between backticks.
+    The library names its parameters, between backticks.
     """
 
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            options = {parameter.name: parameter.opts[0] for parameter in self.params}
-            message = re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[1]), str(error))
-            raise click.ClickException(message) from error
-
-    def format_options(self, ctx, formatter):
-        groups = {}
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
             if record:
                 groups.setdefault(getattr(option, "group", "Options"), []).append(record)
         for name, records in groups.items():
             with formatter.section(name):
-                formatter.write_dl(sorted(records, key=lambda record: "[required]" not in record[1]))
+                formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(_with_options(str(error), self)) from error
+
+
+def _with_options(message: str, command: click.Command) -> str:
+    """Write the parameters that a message of the library names, between backticks, as options of the command."""
+    options = {parameter.name: parameter.opts[0] for parameter in command.params}
+    return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[1]), message)
+
+
+class _Group(click.Group):
+    command_class = _Command
 
 
 class _Option(click.Option):
     """An option made from a field of a settings dataclass."""
 
-    def __init__(self, field):
-        name, limits = config.option_name(field), field.metadata
+    def __init__(self, field: dataclasses.Field) -> None:
+        name, limits = _option_name(field.name), field.metadata
         shown = "required" if field.default is dataclasses.MISSING else f"default: {field.default}"
         super().__init__(
-            [f"{name}/--no-{name[2:]}" if field.type is bool else name],
+            [f"{name}/--no-{name[2:]}" if field.type is bool else name, field.name],
             type=click.Choice(limits["choices"]) if limits["choices"] else field.type,
             default=None,  # so that only what was given overrides the configuration file
             metavar=limits["unit"],
@@ -58,13 +74,37 @@ class _Option(click.Option):
         self.group = limits["group"]
 
 
-def _options(cls, leave_out=()):
-    """Decorate a command with the options of settings class ``cls``, without the headings ``leave_out``."""
+class _FormerOption(click.Option):
+    """The former name of an option, which is still taken."""
 
-    def decorate(command):
-        fields = [field for field in dataclasses.fields(cls) if field.metadata["group"] not in leave_out]
-        command.params = [_Option(field) for field in fields] + command.params
-        return command
+    def __init__(self, field: dataclasses.Field) -> None:
+        name = _option_name(field.metadata["formerly"])
+        names = f"{name}/--no-{name[2:]}" if field.type is bool else name
+        super().__init__([names, field.metadata["formerly"]], type=field.type, default=None, hidden=True)
+
+
+def _option_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _rank(field: dataclasses.Field) -> tuple[int, int]:
+    """Rank an option for the help text: by its group, the leading ones of each first."""
+    place = LEADING.index(field.name) if field.name in LEADING else len(LEADING)
+    return GROUPS.index(field.metadata["group"]), place
+
+
+def _options(
+    cls: type, groups: tuple[str, ...] = GROUPS, further: tuple[str, ...] = ()
+) -> Callable[[Callable], Callable]:
+    """Decorate a function with the options of a settings class: those of some groups, and further ones by name."""
+
+    def decorate(function: Callable) -> Callable:
+        fields = [f for f in dataclasses.fields(cls) if f.metadata["group"] in groups or f.name in further]
+        options: list[click.Option] = [_Option(field) for field in sorted(fields, key=_rank)]
+        options += [_FormerOption(field) for field in fields if field.metadata["formerly"]]
+        # As click's own decorators do it, from the last to the first.
+        function.__dict__.setdefault("__click_params__", []).extend(reversed(options))
+        return function
 
     return decorate
 
@@ -72,90 +112,126 @@ def _options(cls, leave_out=()):
 _config_file = click.option(
     "--config", "config_file", metavar="FILE", help="TOML file of these options, such as the config.toml of a run."
 )
-
-
+_dry_run = click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 _device = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
     help="Where the network runs; auto: on the GPU if there is one.",
 )  # fmt: skip
 _amp = click.option(
-    "--amp", type=click.Choice(["off", "auto", "bf16", "fp16"]), default="off", show_default=True,
+    "--amp", type=click.Choice(PRECISIONS), default="off", show_default=True,
     help="Mixed precision: faster, alpha differs a little; auto: bf16 where the GPU has it, fp16 on older ones.",
 )  # fmt: skip
 
 
-def _out_folder(what):
+def _out_folder(what: str) -> Callable[[Callable], Callable]:
     return click.option("--out", required=True, metavar="DIR", help=f"Folder of {what}; made if missing.")
 
 
-def _report(line):
-    click.echo(f"\n{line}" if sys.stderr.isatty() else line, err=True)  # below the line of a progress bar
+class _Console(logging.Handler):
+    """Shows what the library logs; a closed terminal ends nothing."""
+
+    def __init__(self, command: click.Command, *, err: bool) -> None:
+        super().__init__()
+        self._command, self._err = command, err
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = _with_options(self.format(record), self._command)
+        if self._err and sys.stderr.isatty():
+            line = f"\n{line}"  # below the line of a progress bar
+        with contextlib.suppress(OSError):
+            click.echo(line, err=self._err)
 
 
-def _resolve(cls, config_file, options):
-    """Settings from a configuration file and options; what the command line gives wins."""
-    values = config.read_toml(config_file) if config_file else {}
-    values.update({name: value for name, value in options.items() if value is not None})
-    return config.from_mapping(cls, values, f"--config {config_file}")
+def _show_log(*, err: bool) -> None:
+    """Show what the library logs, from now on, on standard output or error."""
+    logger = logging.getLogger("dptmat")
+    logger.handlers = [_Console(click.get_current_context().command, err=err)]
+    logger.setLevel(logging.INFO)
 
 
-def _require_place_for_a_file(path, name):
+def _resolve(cls: type[SettingsT], config_file: str | None, options: dict[str, Any]) -> SettingsT:
+    """Take settings from a configuration file and options; what the command line gives wins."""
+    values = read_toml(config_file, "--config") if config_file else {}
+    given = {name: value for name, value in options.items() if value is not None}
+    for field in dataclasses.fields(cls):  # of a former name and the present one the command line's wins
+        if field.name in given:
+            values.pop(field.metadata["formerly"], None)
+        if field.metadata["formerly"] in given:
+            values.pop(field.name, None)
+    return from_mapping(cls, {**values, **given}, f"--config {config_file}" if config_file else "options")
+
+
+def _require_place_for_a_file(path: str, name: str) -> None:
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise UserError(f"{name} is a folder or in none; give the name of a file in a folder that exists")
 
 
-class _Group(click.Group):
-    command_class = _Command
+def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"dptmat, version {importlib.metadata.version('dptmat')}")
+        ctx.exit()
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="dptmat")
-def dptmat():
-    """Pre-train image-matting networks without labels."""
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+    help="Show the version and stop.",
+)  # fmt: skip
+def dptmat() -> None:
+    """Pre-train image-matting networks without labels; fine-tune, score and use them.
+
+    \b
+    A matte (alpha) says of each pixel how opaque the foreground is there.
+    A trimap marks what is surely foreground, surely background, and unknown.
+    """
 
 
-@_options(pretrain_config.PretrainConfig)
 @dptmat.command("pretrain")
+@_options(PretrainConfig)
 @_config_file
-@click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
-def pretrain_command(config_file, dry_run, **options):
+@_dry_run
+def pretrain_command(config_file: str | None, dry_run: bool, **options: Any) -> None:
     """Pre-train a matting network on photographs without labels.
 
     Example: dptmat pretrain --data imagenet/train --out runs/first
     """
-    settings = _resolve(pretrain_config.PretrainConfig, config_file, options)
+    _show_log(err=dry_run)
+    settings = _resolve(PretrainConfig, config_file, options)
     if dry_run:
-        click.echo(config.to_toml(settings), nl=False)
+        click.echo(to_toml(settings), nl=False)
     else:
         from dptmat.tasks.pretrain import pretrain
 
         pretrain(settings)
 
 
-@_options(finetune_config.FinetuneConfig)
 @dptmat.command("finetune")
+@_options(FinetuneConfig)
 @_config_file
-@click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
-def finetune_command(config_file, dry_run, **options):
+@_dry_run
+def finetune_command(config_file: str | None, dry_run: bool, **options: Any) -> None:
     """Fine-tune a matting network on foregrounds with alpha mattes over backgrounds.
 
     Example: dptmat finetune --fg train/fg --alpha train/alpha --bg coco --init runs/first/checkpoints/step-000250000.pt
     --out runs/fine
     """
-    settings = _resolve(finetune_config.FinetuneConfig, config_file, options)
+    _show_log(err=dry_run)
+    settings = _resolve(FinetuneConfig, config_file, options)
     if dry_run:
-        click.echo(config.to_toml(settings), nl=False)
+        click.echo(to_toml(settings), nl=False)
     else:
         from dptmat.tasks.finetune import finetune
 
         finetune(settings)
 
 
-@_options(pretrain_config.PretrainConfig, leave_out=(run_config.RUN, run_config.OPTIM, run_config.MODEL))
 @dptmat.command("preview")
+@_options(
+    PretrainConfig, (DATA, METHOD, AUGMENTATION), ("device", "threads", "prefetch", "hw_decoder_load", "quarantine")
+)
 @_config_file
 @click.option("--out", required=True, metavar="FILE.png", help="The picture to write.")
-def preview_command(config_file, out, **options):
+def preview_command(config_file: str | None, out: str, **options: Any) -> None:
     """Draw what the network will see: foreground, background, trimap, alpha and composite of the first samples.
 
     Example: dptmat preview --data imagenet/train --out preview.png
@@ -163,7 +239,8 @@ def preview_command(config_file, out, **options):
     from dptmat.contact_sheets import write_picture
     from dptmat.tasks.pretrain import preview
 
-    settings = _resolve(pretrain_config.PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
+    _show_log(err=False)
+    settings = _resolve(PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
     write_picture(out, preview(settings))
     click.echo(out)
 
@@ -176,6 +253,7 @@ def index_command(data, out):
 
     Example: dptmat index --data imagenet/train --out train.txt
     """
+    _show_log(err=False)
     from dptmat.data.check import check_photographs
     from dptmat.data.index import ImageIndex, write_list
 
@@ -227,6 +305,7 @@ def convert_command(official, form, path, out):
               dptmat convert --to timm step-000250000.pt encoder.safetensors
               dptmat convert --to onnx step-000250000.pt network.onnx
     """
+    _show_log(err=False)
     from dptmat.weights import convert, export
 
     _require_place_for_a_file(out, out)
@@ -263,6 +342,7 @@ def evaluate_command(checkpoint, predictions, data, image, trimap, alpha, out, s
               dptmat evaluate --checkpoint matteformer.pt --image image --trimap from-alpha --alpha alpha
               dptmat evaluate --predictions theirs --trimap trimaps --alpha alpha
     """
+    _show_log(err=True)
     from dptmat.data.eval_sets import list_cases
     from dptmat.defaults import TRIMAP_SOURCES
     from dptmat.device import choose_device
@@ -276,7 +356,7 @@ def evaluate_command(checkpoint, predictions, data, image, trimap, alpha, out, s
     with click.progressbar(length=len(cases), file=sys.stderr) as bar:
         evaluation = evaluate(
             cases, network, out=out, trimap=trimap if trimap in TRIMAP_SOURCES else "files", seed=seed, tile=tile,
-            amp=amp, checkpoint=checkpoint, report=_report, progress=lambda: bar.update(1),
+            amp=amp, checkpoint=checkpoint, report=_logger.info, progress=lambda: bar.update(1),
         )  # fmt: skip
     if evaluation.known_regions == "from trimap":
         click.echo("predictions are 0 and 255 where the trimap is, as in published results", err=True)
@@ -322,6 +402,7 @@ def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device
     Examples: dptmat predict --checkpoint matteformer.pt --image photos --trimap trimaps --out alphas
               dptmat predict --checkpoint matteformer.pt --image cat.jpg --trimap cat_mask.png --dilate 20 --out cat
     """
+    _show_log(err=True)
     from dptmat.device import choose_device
     from dptmat.tasks.predict import find_samples, predict
     from dptmat.weights.load import load_network
@@ -329,7 +410,7 @@ def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device
     options = {"bits": int(bits), "cutout": cutout, "dilate": dilate, "tile": tile, "amp": amp}
     network, _ = load_network(checkpoint, choose_device(device))
     samples = find_samples(network, image, trimap, out)
-    results = predict(network, samples, out, **options, report=_report)
+    results = predict(network, samples, out, **options, report=_logger.info)
     with click.progressbar(results, length=len(samples), file=sys.stderr) as bar:
         left_out = [(name, reason) for name, reason in bar if reason]
     for name, reason in left_out:
@@ -358,6 +439,7 @@ def compose_command(fg, alpha, bg, out, each, trimap, fg_names, bg_names):
     Example: dptmat compose --fg Test_set/fg --alpha Test_set/alpha --bg VOC2012/JPEGImages --out composition-1k
                             --fg-names Test_set/test_fg_names.txt --bg-names Test_set/test_bg_names.txt
     """
+    _show_log(err=True)
     from dptmat.tasks.compose_test_set import compose, find_foregrounds
 
     foregrounds = find_foregrounds(fg, alpha, bg, out, each=each, trimap=trimap, fg_names=fg_names, bg_names=bg_names)
@@ -376,6 +458,7 @@ def report_command(run, out):
 
     Example: dptmat report --run runs/first --out report.html
     """
+    _show_log(err=False)
     from dptmat.report.page import report
 
     _require_place_for_a_file(out, f"--out {out}")
@@ -384,10 +467,10 @@ def report_command(run, out):
     click.echo(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB")
 
 
-def main():
-    """Entry point of the console script: exit status 2 and one line for what a user can mend."""
+def main() -> None:
+    """Run the command: exit status 2 and one line for what a user can mend."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names of files need not be valid text
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be valid text
     try:
         sys.exit(dptmat.main(standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:

@@ -1,6 +1,7 @@
 """Shared by the tests: photographs on disk, the command, and a clear skip for what needs a GPU."""
 
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -54,7 +55,21 @@ def dptmat(capsys, monkeypatch):
             cli.main()
         return ended.value.code or 0, *capsys.readouterr()
 
-    return run
+    yield run
+    logging.getLogger("dptmat").handlers.clear()
+
+
+@pytest.fixture
+def said(caplog):
+    """Function that gives what the library has logged since the last call: text, each message ended by a newline."""
+    caplog.set_level(logging.INFO, "dptmat")
+
+    def text():
+        messages = "".join(f"{record.getMessage()}\n" for record in caplog.records)
+        caplog.clear()
+        return messages
+
+    return text
 
 
 @pytest.fixture
@@ -79,7 +94,7 @@ def torchrun():
             "--standalone",
             "--nproc-per-node=2",
             "-m",
-            "dptmat.cli",
+            "dptmat",
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([*start, *words], check=True, env=environment, stdout=subprocess.DEVNULL)

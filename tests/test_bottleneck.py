@@ -22,15 +22,15 @@ GPU = {**CPU, "gpu": True}
 @pytest.mark.parametrize(
     ("speeds", "where", "sentence"),
     [
-        (SPEEDS, {**CPU, "threads": 2}, "What limits is decoding: use --threads 8"),
+        (SPEEDS, {**CPU, "threads": 2}, "What limits is decoding: use `threads` 8"),
         (SPEEDS, CPU, "What limits is decoding: use photographs of fewer pixels"),
-        (SPEEDS, GPU, "What limits is decoding: use another --hw-decoder-load than 0.65"),
-        ({"read": 300, "decode": 280, "warp": 270}, GPU, "What limits is reading: use --threads 32"),
+        (SPEEDS, GPU, "What limits is decoding: use another `hw_decoder_load` than 0.65"),
+        ({"read": 300, "decode": 280, "warp": 270}, GPU, "What limits is reading: use `threads` 32"),
         ({"read": 9000, "decode": 5000, "warp": 700}, GPU, "What limits is augmentation: use photographs of fewer"),
         # Files that were slow at their first reading only: each stage by itself is faster after that.
-        ({"read": 100, "decode": 900, "warp": 700}, CPU, "What limits is reading: use --threads 32"),
-        ({stage: 9 * speed for stage, speed in SPEEDS.items()}, CPU, "same cores: use --prefetch 4"),
-        ({stage: 9 * speed for stage, speed in SPEEDS.items()}, GPU, "come in bursts: use --prefetch 4"),
+        ({"read": 100, "decode": 900, "warp": 700}, CPU, "What limits is reading: use `threads` 32"),
+        ({stage: 9 * speed for stage, speed in SPEEDS.items()}, CPU, "same cores: use `prefetch` 4"),
+        ({stage: 9 * speed for stage, speed in SPEEDS.items()}, GPU, "come in bursts: use `prefetch` 4"),
     ],
 )
 def test_the_slowest_stage_and_an_option_that_helps_are_named(speeds, where, sentence):

@@ -17,7 +17,7 @@ STATE = {
     "step": 3,
     "config": {"seed": 2**64 - 1},
     "micro_batch": 4,
-    "photographs": {"count": 9, "digest": "0"},
+    "data_fingerprint": {"count": 9, "digest": "0"},
 }
 
 
@@ -76,20 +76,20 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_on_a_full_disk_older_ones_make_room_but_for_the_newest(tmp_path, monkeypatch, capsys):
+def test_on_a_full_disk_older_ones_make_room_but_for_the_newest(tmp_path, monkeypatch, said):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, STATE, keep=3)
     fill_disk(monkeypatch, full=lambda: (tmp_path / "step-000000001.pt").exists())
     checkpoint.save(tmp_path, 4, STATE, keep=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000003.pt", "step-000000004.pt"]
-    assert "the disk is full: step-000000001.pt, step-000000002.pt made room" in capsys.readouterr().out
+    assert "the disk is full: deleted step-000000001.pt, step-000000002.pt to make room" in said()
     fill_disk(monkeypatch)
     with pytest.raises(UserError, match="No space left"):
         checkpoint.save(tmp_path, 5, STATE, keep=3)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000004.pt"]
 
 
-def test_a_failed_save_is_made_up_for_when_its_time_has_come(tmp_path, monkeypatch, capsys):
+def test_a_failed_save_is_made_up_for_when_its_time_has_come(tmp_path, monkeypatch, said):
     checkpoints = checkpoint.Checkpoints(tmp_path, 2, lambda step: {**STATE, "step": step})
     checkpoints.save(1)
     checkpoints.save_if_due(2)
@@ -98,7 +98,7 @@ def test_a_failed_save_is_made_up_for_when_its_time_has_come(tmp_path, monkeypat
     fill_disk(monkeypatch, full=lambda: full[0])
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
     checkpoints.save(3)
-    assert "No space left on device; make room" in capsys.readouterr().out
+    assert "No space left on device; make room" in said()
     full[0] = False
     checkpoints.save_if_due(4)
     assert not checkpoint.path_of(tmp_path, 4).exists()
@@ -162,7 +162,7 @@ def test_the_name_appears_after_the_content_is_on_the_disk(tmp_path, monkeypatch
     [
         (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
-        (lambda path: torch.save({"state_dict": {}, "iter": 3}, path), "has no config, micro_batch, model"),
+        (lambda path: torch.save({"state_dict": {}, "iter": 3}, path), "has no config, data_fingerprint, micro_batch, model"),
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), "cannot be read"),  # pickled code is never run
         (lambda path: torch.save([1, 2], path), "has no config"),
         (lambda path: None, "cannot be read"),

@@ -35,7 +35,7 @@ import torch
         (["--config", "{tmp}/type.toml"], "--epochs must be of type int, got 'ten'"),
         (["--config", "{tmp}/broken.toml"], "broken.toml cannot be read as TOML"),
         (["--config", "{tmp}/none.toml"], "none.toml cannot be read as TOML"),
-        (["--resume", "{tmp}/foreign.pt"], "foreign.pt has no config, micro_batch, model"),
+        (["--resume", "{tmp}/foreign.pt"], "foreign.pt has no config, data_fingerprint, micro_batch, model"),
         (["--out", "{tmp}/unknown.toml"], "unknown.toml"),
     ],
 )

@@ -21,8 +21,8 @@ def test_the_host_waits_as_long_as_the_batches_take():
         taken.append(number)
         time.sleep(0.03)  # work, which does not count
     assert taken == [0, 1, 2, 3, 4]
-    assert 0.1 <= waiting.host < 0.2
-    assert waiting.device is None
+    assert 0.1 <= waiting.host_seconds < 0.2
+    assert waiting.gpu_seconds is None
 
 
 @pytest.mark.gpu
@@ -36,10 +36,10 @@ def test_the_gpu_waits_only_when_it_has_nothing_else_to_do():
     for _ in busy:
         work()
     torch.cuda.synchronize()
-    assert busy.host >= 0.1
-    assert busy.device < 0.05  # the first batch, before which there was no work, and 4 pairs of events
+    assert busy.host_seconds >= 0.1
+    assert busy.gpu_seconds < 0.05  # the first batch, before which there was no work, and 4 pairs of events
     idle = DataWait(deliver(0.02, 5), "cuda")
     for _ in idle:
         torch.cuda.synchronize()
     torch.cuda.synchronize()
-    assert 0.08 <= idle.device < 0.2
+    assert 0.08 <= idle.gpu_seconds < 0.2

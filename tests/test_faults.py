@@ -72,17 +72,14 @@ def at_step(monkeypatch, number, act):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
-    photographs, tmp_path, monkeypatch, capsys, whole, number
+    photographs, tmp_path, monkeypatch, said, whole, number
 ):
     before = signal.getsignal(number)
     with monkeypatch.context() as patched:
         at_step(patched, 2, lambda: os.kill(os.getpid(), number))
         last = run(photographs, tmp_path / "run")
     assert last.name == "step-000000003.pt"
-    assert (
-        f"{number.name} asked to stop: saved {last} after step 3 of 6; go on by --resume auto"
-        in capsys.readouterr().out
-    )
+    assert f"{number.name} asked to stop: saved {last} after step 3 of 6; go on by `resume` auto" in said()
     assert signal.getsignal(number) == before
     assert_same_bits(run(photographs, tmp_path / "run", resume="auto"), whole)
     assert losses(tmp_path / "run") == losses(whole.parent.parent)
@@ -95,19 +92,19 @@ def test_the_second_interrupt_ends_at_once(photographs, tmp_path, monkeypatch):
     assert checkpoint.latest(tmp_path / "run/checkpoints").name == "step-000000002.pt"
 
 
-def test_a_truncated_newest_checkpoint_is_passed_over(photographs, tmp_path, capsys, whole):
+def test_a_truncated_newest_checkpoint_is_passed_over(photographs, tmp_path, said, whole):
     shutil.copytree(whole.parent.parent, tmp_path / "run")
     newest = checkpoint.latest(tmp_path / "run/checkpoints")
     os.truncate(newest, newest.stat().st_size // 2)
     (newest.parent / "step-000000007.pt.part").write_bytes(b"half")
     assert_same_bits(run(photographs, tmp_path / "run", resume="auto"), whole)
-    printed = capsys.readouterr().out
+    printed = said()
     assert "step-000000006.pt cannot be read" in printed
     assert "going on from step-000000004.pt instead" in printed
     assert not list(newest.parent.glob("*.part"))
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(photographs, tmp_path, monkeypatch, capsys, whole):
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(photographs, tmp_path, monkeypatch, said, whole):
     """Nothing can be written from step 3 to 5: neither checkpoint, nor log, nor TensorBoard's curves."""
     full, write = [False], os.write
 
@@ -132,7 +129,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(photographs, tmp_path, m
     assert_same_bits(last, whole)
     assert sorted(path.name for path in last.parent.iterdir()) == ["step-000000002.pt", "step-000000006.pt"]
     assert losses(tmp_path / "run") == losses(whole.parent.parent)  # the lines have waited
-    printed = capsys.readouterr().out
+    printed = said()
     assert "step-000000004.pt cannot be written: [Errno 28] No space left on device; make room" in printed
     assert "the last good one is step-000000002.pt" in printed
     assert printed.count("log.jsonl cannot be written: No space left on device") == 1
@@ -162,7 +159,7 @@ def images_of_steps(data, first, last):
     return [Path(index[i]) for step in range(first, last + 1) for i in sampler.images_of(sampler.ids(step))]
 
 
-def test_bad_files_are_listed_and_the_list_repeats_the_run(some, tmp_path, capsys):
+def test_bad_files_are_listed_and_the_list_repeats_the_run(some, tmp_path, said):
     cut, gone = images_of_steps(some, 1, 1)[0], images_of_steps(some, 4, 4)[2]
     content = gone.read_bytes()
     os.truncate(cut, 700)
@@ -171,22 +168,22 @@ def test_bad_files_are_listed_and_the_list_repeats_the_run(some, tmp_path, capsy
     lines = (tmp_path / "first/quarantine.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == [str(cut), str(gone)]
     assert lines[1].endswith("\tthe file is empty")
-    printed = capsys.readouterr().out
+    printed = said()
     assert f"left out: {gone}: the file is empty" in printed
     assert "2 of 24 photographs left out, listed in" in printed
 
     gone.write_bytes(content)  # the list decides, and not the file
     again = run(some, tmp_path / "again", quarantine=str(tmp_path / "first/quarantine.txt"), max_bad=0.2)
     assert_same_bits(again, first)
-    assert "left out: " not in capsys.readouterr().out
+    assert "left out: " not in said()
     for step in (4, 6):
         checkpoint.path_of(first.parent, step).unlink()
     assert_same_bits(run(some, tmp_path / "first", resume="auto", max_bad=0.2), again)
     assert (tmp_path / "first/quarantine.txt").read_text().splitlines() == lines
-    assert "left out: " not in capsys.readouterr().out
+    assert "left out: " not in said()
 
 
-def test_a_run_goes_on_though_files_have_gone_and_others_have_come(some, tmp_path, monkeypatch, capsys):
+def test_a_run_goes_on_though_files_have_gone_and_others_have_come(some, tmp_path, monkeypatch, said):
     gone = images_of_steps(some, 4, 4)[2]
     content = gone.read_bytes()
     gone.unlink()
@@ -199,14 +196,14 @@ def test_a_run_goes_on_though_files_have_gone_and_others_have_come(some, tmp_pat
     shutil.copy(gone, some / "a_new_one.jpg")
     gone.unlink()
     assert_same_bits(run(some, tmp_path / "run", resume="auto"), expected)
-    assert f"left out: {gone}: No such file or directory" in capsys.readouterr().out
+    assert f"left out: {gone}: No such file or directory" in said()
 
 
 def test_more_bad_files_than_allowed_stop_the_run_with_a_checkpoint(some, tmp_path):
     for path in images_of_steps(some, 3, 3)[:2]:
         path.write_text("not a photograph\n" * 20)
     sentence = (
-        r"2 of 24 photographs are bad, more than --max-bad 0.01 of them.*step-000000004.pt holds what was reached"
+        r"2 of 24 photographs are bad, more than `max_bad` 0.01 of them.*step-000000004.pt holds what was reached"
     )
     with pytest.raises(UserError, match=sentence):
         run(some, tmp_path / "run")
@@ -217,7 +214,7 @@ def test_more_bad_files_than_allowed_stop_the_run_with_a_checkpoint(some, tmp_pa
     assert run(some, tmp_path / "run", resume="auto", max_bad=0.1).name == "step-000000006.pt"
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_samples(photographs, tmp_path, monkeypatch, capsys, whole):
+def test_a_loss_that_is_not_finite_is_named_with_its_samples(photographs, tmp_path, monkeypatch, said, whole):
     synthesize_batch = task.synthesize_batch
 
     def spoilt(views, settings):
@@ -228,7 +225,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_samples(photographs, tmp_pa
 
     monkeypatch.setattr(task, "synthesize_batch", spoilt)
     last = run(photographs, tmp_path / "run", micro_batch=2)
-    assert "step 4/6 left out: loss or gradient is not finite; samples 14, 15\n" in capsys.readouterr().out
+    assert "step 4/6 left out: loss or gradient is not finite; samples 14, 15\n" in said()
     assert all(value.isfinite().all() for value in checkpoint.load(last)["model"].values())
     entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert {"step": 4, "skipped": [14, 15]} in entries
@@ -241,14 +238,14 @@ def test_a_lack_of_gpu_memory_is_a_sentence_and_keeps_what_was_reached(photograp
 
     at_step(monkeypatch, 3, out_of_memory)
     with pytest.raises(
-        UserError, match=r"does not hold 4 of the --batch-size 4 samples at once; use --grad_checkpointing or a --mi"
+        UserError, match=r"does not hold 4 of the `batch_size` 4 samples; use `grad_checkpointing` or a `mi"
     ):
         run(photographs, tmp_path / "run")
     assert checkpoint.latest(tmp_path / "run/checkpoints").name == "step-000000003.pt"
 
 
 def test_synchronised_batch_norm_needs_gpus(photographs, tmp_path):
-    with pytest.raises(UserError, match="--sync-bn needs GPUs"):
+    with pytest.raises(UserError, match="`sync_bn` needs GPUs"):
         run(photographs, tmp_path / "run", sync_bn=True)
 
 
@@ -268,7 +265,7 @@ def test_a_killed_process_is_started_again_and_a_signal_to_one_stops_all(photogr
     words = as_words(given)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     process = subprocess.Popen(
-        [*torchrun, "-m", "dptmat.cli", "pretrain", *words],
+        [*torchrun, "-m", "dptmat", "pretrain", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     printed, killed = "", False

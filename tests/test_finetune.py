@@ -60,7 +60,7 @@ def log_of(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_it_learns_and_keeps_the_best_network(files, tmp_path, capsys):
+def test_it_learns_and_keeps_the_best_network(files, tmp_path, said):
     out = tmp_path / "run"
     last = run(files, out, steps=40, lr=4e-3, save_every=20)
     assert last == out / "checkpoints/step-000000040.pt"
@@ -77,7 +77,7 @@ def test_it_learns_and_keeps_the_best_network(files, tmp_path, capsys):
     _, settings = load_network(out / "checkpoints/best.pt")
     assert settings == {"model": "unet_resnet10t", "trimap": True}
     assert cv2.imread(str(out / "preview.png")).shape == (24 + 2 * 64, 3 * 64, 3)
-    assert "mean of 2" in capsys.readouterr().out
+    assert "mean of 2" in said()
 
 
 def test_two_processes_judge_one_network(files, tmp_path, torchrun):
@@ -116,7 +116,7 @@ def test_a_resumed_run_ends_with_the_same_bits(files, tmp_path):
     assert best[0]["scores"] == best[1]["scores"]
 
 
-def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monkeypatch, said):
     full = iter([False, True, False])  # at the validations of steps 0, 1, 2
     scores = iter([3.0, 1.0, 2.0])
 
@@ -131,7 +131,7 @@ def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monke
     run(files, tmp_path / "run", steps=2, save_every=1)
     best = tmp_path / "run/checkpoints/best.pt"
     told = f"{best} cannot be written: [Errno 28] No space left on device; make room; until then it is that of SAD 3.00"
-    assert told in capsys.readouterr().out
+    assert told in said()
     assert torch.load(best, weights_only=True)["step"] == 2  # better than the one that is on the disk
 
 
@@ -233,10 +233,10 @@ def test_bad_input_gives_one_line_and_status_2(files, tmp_path, dptmat, options,
     assert not (tmp_path / "out/checkpoints").exists()
 
 
-def test_a_matte_without_unknown_pixels_is_named(files, tmp_path, capsys):
+def test_a_matte_without_unknown_pixels_is_named(files, tmp_path, said):
     fg, alpha = write_mattes(tmp_path, [(100, 120), (90, 150)])
     cv2.imwrite(str(alpha / "1.png"), np.zeros((90, 150), np.uint8))
     run(without_validation(files) | {"fg": str(fg), "alpha": str(alpha)}, tmp_path / "run", steps=1)
-    printed = capsys.readouterr().out
+    printed = said()
     assert f"left out: {alpha}/1.png: no unknown pixel: alpha is empty" in printed
     assert "1 foregrounds over 4 backgrounds" in printed

@@ -24,11 +24,12 @@ from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import Recipe
 from dptmat.tasks.finetune import Finetuning
 from dptmat.tasks.pretrain import Pretraining
+from dptmat.training.averages import Averages
+from dptmat.training.build import make_loader, make_trainer
 from dptmat.training.distributed import single_process
 from dptmat.training.optim import clip_gradients
 from dptmat.training.quarantine import Quarantine, name_bad
-from dptmat.training.run import make_loader, make_trainer
-from dptmat.training.trainer import _Buffers, _Window
+from dptmat.training.trainer import Buffers
 
 NETWORKS = "matteformer", "gca", "mgmatting", "unet_resnet18", "unet_swin_tiny_patch4_window7_224"
 LOSSES = "l1", "comp", "lap"
@@ -99,10 +100,10 @@ def test_clipping_and_what_is_kept_of_a_step():
         for parameter in network.parameters():
             parameter.grad = torch.empty_like(parameter)
         norm = clip_gradients(network.parameters(), 5.0, 2.0, empty(dtype=torch.float32))
-        buffers, skipped = _Buffers(network), ~norm.isfinite()
+        buffers, skipped = Buffers(network), ~norm.isfinite()
         buffers.note()
         buffers.put_back_if(skipped)
-        _Window(0).add({"loss": norm, "grad_norm": norm}, torch.stack([skipped, skipped]))
+        Averages(0).add({"loss": norm, "grad_norm": norm}, torch.stack([skipped, skipped]))
 
 
 def pretraining(photographs, tmp_path, **options):

@@ -61,7 +61,7 @@ def test_the_loss_falls_and_everything_is_written(photographs, tmp_path):
     assert "batch_size = 4" in (tmp_path / "run/config.toml").read_text()
 
 
-def test_a_run_says_how_long_it_waited_and_once_what_limits_its_data(photographs, tmp_path, monkeypatch, capsys):
+def test_a_run_says_how_long_it_waited_and_once_what_limits_its_data(photographs, tmp_path, monkeypatch, said):
     monkeypatch.setattr(bottleneck, "STEPS", 2)
     monkeypatch.setattr(bottleneck, "SHARE", 0.0)
     monkeypatch.setattr(bottleneck, "_SECONDS", 0.05)
@@ -70,7 +70,7 @@ def test_a_run_says_how_long_it_waited_and_once_what_limits_its_data(photographs
     assert all(0 < line["waited"] < 1 and line["waited_host"] == line["waited"] for line in lines if "loss" in line)
     told = [(line["step"], line["advice"]) for line in lines if "advice" in line]
     assert [step for step, _ in told] == [3]  # two after the first report
-    printed = capsys.readouterr().out
+    printed = said()
     assert told[0][1] in printed
     assert re.search(r"\nwaited for data \d+\.\d% of \d+ s\n", printed)
 
@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(photographs, tmp_path):
     words = [
         sys.executable,
         "-m",
-        "dptmat.cli",
+        "dptmat",
         *command(photographs, tmp_path / "killed", "--resume", "auto", **steps),
     ]
     log = tmp_path / "killed/log.jsonl"
@@ -166,13 +166,13 @@ def first_moments(out):
     return torch.cat([states[key]["exp_avg"].flatten() for key in sorted(states)])
 
 
-def test_a_bad_photograph_is_named_and_the_run_goes_on(photographs, tmp_path, capsys):
+def test_a_bad_photograph_is_named_and_the_run_goes_on(photographs, tmp_path, said):
     (tmp_path / "data").mkdir()
     for path in sorted(photographs.iterdir())[:8]:
         (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "data/astronaut_03.jpg").write_text("not a photograph\n" * 9)
     run(tmp_path / "data", tmp_path / "run", steps=2)
-    printed = capsys.readouterr().out
+    printed = said()
     assert "left out: " in printed
     assert "astronaut_03.jpg" in printed
     assert "1 of 8 photographs left out" in printed
@@ -181,9 +181,9 @@ def test_a_bad_photograph_is_named_and_the_run_goes_on(photographs, tmp_path, ca
 
 def test_resuming_with_other_options_is_refused(photographs, tmp_path):
     run(photographs, tmp_path / "run", steps=1)
-    with pytest.raises(UserError, match="holds another run; go on with it by --resume auto"):
+    with pytest.raises(UserError, match="holds another run; go on with it by `resume` auto"):
         run(photographs, tmp_path / "run", steps=1)
-    with pytest.raises(UserError, match="--seed is 5, but the run of .* was begun with 0"):
+    with pytest.raises(UserError, match="`seed` is 5, but the run of .* was begun with 0"):
         run(photographs, tmp_path / "run", steps=1, seed=5, resume="auto")
     (tmp_path / "other").mkdir()
     for path in sorted(photographs.iterdir())[:5]:
@@ -230,7 +230,7 @@ def test_a_run_does_not_go_on_in_the_folder_of_another(photographs, tmp_path):
     run(photographs, tmp_path / "one", steps=2, save_every=1)
     run(photographs, tmp_path / "two", steps=1)
     other = str(tmp_path / "one/checkpoints/step-000000002.pt")
-    with pytest.raises(UserError, match="is not of the run that --out .*two holds"):
+    with pytest.raises(UserError, match="is not of the run that `out` .*two holds"):
         run(photographs, tmp_path / "two", steps=2, resume=other)
     assert run(photographs, tmp_path / "three", steps=2, save_every=1, resume=other).exists()
 

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-from dptmat.config.run import DATA, OPTIM, RunConfig
+from dptmat.config.run import DATA, METHOD, OPTIMIZATION, RunConfig
 from dptmat.config.settings import setting
+from dptmat.defaults import ALPHA_MODES, CELL, FOREGROUND_SHARE, UNKNOWN_SHARE
 from dptmat.errors import UserError
-
-TRIMAP = "Trimap and alpha"  # heading of the help text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,29 +14,37 @@ class PretrainConfig(RunConfig):
 
     data: str = setting(
         dataclasses.MISSING,
-        "Photographs: a folder, nested or not, or a text file of paths.",
+        "Photographs: a folder, searched with its subfolders, or a text file with a path per line.",
         unit="DIR|FILE",
         group=DATA,
-        free=True,
+        changeable_on_resume=True,  # the photographs themselves are compared
     )
 
-    cell: int = setting(7, "Side of a trimap's cell.", unit="PIXELS", low=1, group=TRIMAP)
-    unknown: float = setting(0.75, "Share of unknown cells.", unit="0..1", low=0.0, high=1.0, group=TRIMAP)
+    cell: int = setting(
+        CELL, "Side of the square cells that a random trimap consists of.", unit="PIXELS", low=1, group=METHOD
+    )
+    unknown: float = setting(
+        UNKNOWN_SHARE, "Share of the trimap's cells that are unknown.", unit="0..1", low=0.0, high=1.0, group=METHOD
+    )
     foreground: float = setting(
-        0.125, "Share of foreground cells; the rest is background.", unit="0..1", low=0.0, high=1.0, group=TRIMAP
-    )
+        FOREGROUND_SHARE, "Share of the cells that are foreground; the rest is background.", unit="0..1", low=0.0,
+        high=1.0, group=METHOD,
+    )  # fmt: skip
     alpha_mode: str = setting(
-        "pixel", "One random alpha per unknown pixel or per unknown cell.", choices=("pixel", "block"), group=TRIMAP
+        "pixel",
+        "Draw a random alpha for each unknown pixel, or one for each unknown cell (block).",
+        choices=ALPHA_MODES,
+        group=METHOD,
     )
 
-    epochs: int = setting(100, "Passes over the photographs.", low=1, group=OPTIM)
+    epochs: int = setting(100, "Passes over the photographs, unless the steps are given.", low=1, group=OPTIMIZATION)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.cell > self.size:
-            raise UserError(f"--cell {self.cell} is more than --size {self.size}; a cell must fit into the input")
+            raise UserError(f"`cell` {self.cell} is more than `size` {self.size}; a cell must fit into the input")
         if self.unknown + self.foreground > 1:
             raise UserError(
-                f"--unknown {self.unknown} and --foreground {self.foreground} add up to more than 1; "
+                f"`unknown` {self.unknown} and `foreground` {self.foreground} add up to more than 1; "
                 "they are shares of the same cells"
             )

@@ -2,21 +2,42 @@
 
 import dataclasses
 import difflib
+import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomli_w
 
 from dptmat.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
+_logger = logging.getLogger(__name__)
 
-def setting(default, help, *, unit=None, low=None, high=None, choices=None, group="Run", free=False):
-    """A field of a settings dataclass.
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] | None = None,
+    group: str = "Run",
+    changeable_on_resume: bool = False,
+    formerly: str | None = None,
+) -> Any:
+    """Make a field of a settings dataclass.
 
     Args:
         default: Its default; the type of the field's annotation.
@@ -25,68 +46,72 @@ def setting(default, help, *, unit=None, low=None, high=None, choices=None, grou
         low, high: Smallest and largest value allowed.
         choices: The values allowed.
         group: Heading in the help text.
-        free: Whether a resumed run may change it; the others decide what the run computes.
+        changeable_on_resume: Whether a resumed run may change it; the others decide what the run computes.
+        formerly: The name that it had in an earlier version, which is still taken.
     """
-    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "group": group, "free": free}
+    metadata = {
+        "help": help, "unit": unit, "low": low, "high": high, "choices": choices, "group": group,
+        "changeable_on_resume": changeable_on_resume, "formerly": formerly,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def option_name(field):
-    """The command-line name of a field: ``batch_size`` is ``--batch-size``."""
-    return "--" + field.name.replace("_", "-")
-
-
-def check(config):
+def check(settings: "DataclassInstance") -> None:
     """Check every field against its limits.
 
     Raises:
-        UserError: A value is not of the type of its field, or outside its limits; the message names the option.
+        UserError: A value is not of the type of its field, or outside its limits; the message names the field.
     """
-    for field in dataclasses.fields(config):
-        name, value, limits = option_name(field), getattr(config, field.name), field.metadata
-        allowed = (int, float) if field.type is float else field.type
-        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
-            raise UserError(f"{name} must be of type {field.type.__name__}, got {value!r}")
+    for field in dataclasses.fields(settings):
+        value, limits = getattr(settings, field.name), field.metadata
+        kind: Any = field.type
+        allowed = (int, float) if kind is float else kind
+        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+            raise UserError(f"`{field.name}` must be of type {kind.__name__}, got {value!r}")
         if limits["choices"] and value not in limits["choices"]:
-            raise UserError(f"{name} must be one of {', '.join(limits['choices'])}; got {value!r}")
+            raise UserError(f"`{field.name}` must be one of {', '.join(limits['choices'])}; got {value!r}")
         low, high = limits["low"], limits["high"]
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            expected = (
-                f"{low} to {high}"
-                if None not in (low, high)
-                else f"{low} or more"
-                if high is None
-                else f"{high} or less"
-            )
-            raise UserError(f"{name} must be {expected}; got {value}")
+            raise UserError(f"`{field.name}` must be {_expected(low, high)}; got {value}")
 
 
-def from_mapping(cls, values, source):
-    """Settings of class ``cls`` from a dictionary; ``source`` names it in messages.
+def _expected(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f"{low} or more" if high is None else f"{high} or less"
+    return f"{low} to {high}"
+
+
+def from_mapping(cls: type[SettingsT], values: Mapping[str, Any], source: str) -> SettingsT:
+    """Make settings of class ``cls`` from values by name; paths may be strings or ``pathlib`` ones.
+
+    Args:
+        cls: A settings dataclass.
+        values: Of the fields; those that are not there have their defaults. Former names are taken, with a note.
+        source: What messages call ``values``.
 
     Raises:
-        UserError: A key is unknown, or a required one is missing.
+        UserError: A name is unknown, a required field is missing, or a value is refused.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
+    former = {field.metadata["formerly"]: name for name, field in fields.items() if field.metadata["formerly"]}
+    given = {}
+    for name, value in values.items():
+        if name in former:
+            _logger.warning("%s: %s is called %s now", source, name, former[name])
+        elif name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(fields)}"
-            raise UserError(f"{source}: unknown key {key!r}; {hint}")
-    missing = [
-        option_name(field)
-        for field in fields.values()
-        if field.default is dataclasses.MISSING and field.name not in values
-    ]
+            raise UserError(f"{source}: unknown key {name!r}; {hint}")
+        given[former.get(name, name)] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    required = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
+    missing = [f"`{name}`" for name in sorted(required) if name not in given]
     if missing:
-        raise UserError(
-            f"missing: {', '.join(sorted(missing))}; give each as an option or as a key of the --config file"
-        )
-    return cls(**values)
+        raise UserError(f"missing: {', '.join(missing)}; give each as an option or as a key of the --config file")
+    return cls(**given)
 
 
-def read_toml(path, name="--config"):
-    """A TOML file as a dictionary; ``name`` is what messages call it.
+def read_toml(path: str | Path, name: str) -> dict[str, Any]:
+    """Read a TOML file; ``name`` is what messages call it.
 
     Raises:
         UserError: It is missing or not TOML.
@@ -97,6 +122,6 @@ def read_toml(path, name="--config"):
         raise UserError(f"{name} {path} cannot be read as TOML: {error}") from error
 
 
-def to_toml(config):
-    """Every setting, defaults included, as the text of a TOML file: ``--config`` with it repeats the run."""
-    return tomli_w.dumps(dataclasses.asdict(config))
+def to_toml(settings: "DataclassInstance") -> str:
+    """Write every setting, defaults included, as the text of a TOML file: ``--config`` with it repeats the run."""
+    return tomli_w.dumps(dataclasses.asdict(settings))

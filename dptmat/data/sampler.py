@@ -1,6 +1,6 @@
 """The order of an endless run: which sample ids a rank gets at a step, and which photograph each id shows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class Sampler:
         local = self.batch_size // self.ranks
         first = epoch * self.images + step * self.batch_size + self.rank * local
         return first + np.arange(local, dtype=np.int64)
+
+    def micro_batch(self, step: int, part: int, size: int) -> np.ndarray:  # int64 [size]
+        """Return the sample ids of micro-batch ``part`` of this rank at ``step``, of ``size`` samples each."""
+        return self.ids(step)[part * size : (part + 1) * size]
+
+    def global_ids(self, step: int) -> np.ndarray:  # int64 [batch_size]
+        """Return the sample ids of all ranks at ``step``."""
+        return replace(self, rank=0, ranks=1).ids(step)
 
     def images_of(self, ids):
         """Number of the photograph that each sample shows: int64 [N], 0 <= number < images."""

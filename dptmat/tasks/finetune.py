@@ -5,16 +5,22 @@ the unknown region alone as in DPT (Li et al., WACV 2024).
 """
 
 import dataclasses
+import logging
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.settings import from_mapping
 from dptmat.contact_sheets import samples_sheet
 from dptmat.data.foregrounds import read_foregrounds
 from dptmat.data.image_io import pair
 from dptmat.data.index import ImageIndex
-from dptmat.data.matte_batch import compose
+from dptmat.data.matte_batch import MatteBatch, compose
 from dptmat.data.sampler import Sampler
 from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.errors import UserError
@@ -22,47 +28,67 @@ from dptmat.files import cause, write_whole
 from dptmat.inference import MATTEFORMER_SIDE
 from dptmat.kernels.philox import Stream, words
 from dptmat.losses import matting_losses, refine
+from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import Recipe
 from dptmat.pipelines.finetune import FinetuneSource
 from dptmat.tasks.evaluate import evaluate, mean_scores, table
 from dptmat.training import distributed
-from dptmat.training.quarantine import name_bad
-from dptmat.training.run import FILES, choose_augmentation, choose_micro_batch, make_loader, run
+from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
+from dptmat.training.distributed import Process
+from dptmat.training.quarantine import Quarantine, name_bad
+from dptmat.training.run import FILES, Run, joined_processes
 from dptmat.weights.load import load_network, read
+
+_logger = logging.getLogger(__name__)
 
 BEST = "best.pt"  # in checkpoints/: the network with the least SAD so far
 _MICRO_BATCH = 10  # samples that pass through the network at once, unless asked otherwise: the published batch of a GPU
 
 
-def finetune(settings):
-    """Run a fine-tuning from its settings, a ``FinetuneConfig``, to its last checkpoint; see `dptmat.training.run.run`.
+def finetune(settings: FinetuneConfig | None = None, **options: Any) -> Path:
+    """Fine-tune a matting network on foregrounds with real mattes; see `dptmat.training.run.Run`.
 
     With images to validate by, it also writes ``checkpoints/best.pt``, the network with the least SAD, and at the end
     its ``evaluation/``, as `dptmat.tasks.evaluate.evaluate` does.
+
+    Args:
+        settings: All settings; or
+        options: Those that differ from the defaults, by name: ``finetune(fg="fg", alpha="alpha", bg="coco", ...)``.
+
+    Returns:
+        Path of the last checkpoint.
+
+    Raises:
+        UserError, OSError: Something that the user can mend, in one sentence.
     """
-    return run(Finetuning, settings)
+    settings = settings or from_mapping(FinetuneConfig, options, "finetune()")
+    with joined_processes(settings) as process:
+        task = distributed.on_all_ranks(lambda: Finetuning(settings, process))
+        return Run(task, settings, process).run()
 
 
 class Finetuning:
-    """What is trained on what: composites of foregrounds with their mattes over photographs.
+    """What is trained on what, a `Task`: composites of foregrounds with their mattes over photographs.
 
     Args:
-        settings: ``FinetuneConfig``.
-        process: The processes of the run.
+        settings: Of the run.
+        process: This one among those of the run.
+
+    Raises:
+        UserError: Files are missing or cannot be read, or the batch does not divide among the processes.
     """
 
-    pictured = 4  # samples in a picture
+    preview_rows = 4
 
-    def __init__(self, settings, process):
+    def __init__(self, settings: FinetuneConfig, process: Process) -> None:
         foregrounds, empty = read_foregrounds(settings.fg, settings.alpha)
         if process.is_main:
             for path, reason in empty:
-                name_bad(path, reason)
-        self.index = backgrounds = ImageIndex.open(
-            settings.bg, "--bg", begun_with=settings.resume and Path(settings.out) / FILES
-        )
+                name_bad(str(path), reason)
+        begun_with = Path(settings.out) / FILES if settings.resume else None
+        self.index = backgrounds = ImageIndex.open(settings.bg, "bg", begun_with=begun_with)
         self._cases, self._trimaps = _validation_cases(settings)
-        self._tell = _tell  # the same images are left out at every validation
+        self._has_validated = False
         self._settings, self._process = settings, process
         self._best = Path(settings.out) / "checkpoints" / BEST
         self._best_sad = _sad_of(self._best) if settings.resume else float("inf")
@@ -73,8 +99,8 @@ class Finetuning:
         self.steps = settings.steps
         files = "\n".join(f"{Path(f.fg).name}\t{Path(f.alpha).name}\t{f.width}\t{f.height}" for f in foregrounds)
         digest = blake2b(files.encode(errors="surrogateescape"), digest_size=16).hexdigest()
-        self.photographs = {"count": len(backgrounds), "digest": backgrounds.digest() + digest}
-        self.about = f"{len(foregrounds)} foregrounds over {len(backgrounds)} backgrounds"
+        self.data_fingerprint = {"count": len(backgrounds), "digest": backgrounds.digest() + digest}
+        self.summary = f"{len(foregrounds)} foregrounds over {len(backgrounds)} backgrounds"
         self._recipe = Recipe(
             choose_augmentation(settings),
             combine=settings.combine,
@@ -85,13 +111,15 @@ class Finetuning:
         )
         self.source = FinetuneSource(foregrounds, backgrounds, self.sampler, self._recipe, settings.size)
 
-    def batch(self, layers):
-        """The network's input and targets of one micro-batch of ``Layers``: a ``MatteBatch``."""
-        batch = compose(layers, self._recipe)
+    def batch(self, outputs: Layers) -> MatteBatch:
+        """Make the network's input and targets of one micro-batch."""
+        batch = compose(outputs, self._recipe)
         return batch if self._settings.trimap else dataclasses.replace(batch, input=batch.input[:, :3])
 
-    def losses(self, outputs, batch, step):
-        """Losses of the network's outputs, by name; finer alphas in place of coarser ones as the phase of the run says.
+    def losses(self, outputs: dict[str, Tensor], batch: MatteBatch, step: int) -> dict[str, Tensor]:
+        """Compute the losses of the network's outputs, by name.
+
+        Finer alphas are put in place of coarser ones as the phase of the run says.
 
         Until the end of the warm-up each output counts in the unknown region; then, up to three times as many steps, by
         a coin for each step, and from then on always, finer alphas are put in place where coarser ones are uncertain,
@@ -111,43 +139,48 @@ class Finetuning:
                 regions["alpha_os8"] = torch.ones_like(unknown)
         return matting_losses(outputs, batch, settings.losses.split(","), regions)
 
-    def preview(self, quarantine):
-        """What the network sees in the first samples: uint8 [H, W, 3] RGB."""
+    def preview(self, quarantine: Quarantine) -> np.ndarray:
+        """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""
         layers = next(make_loader(self, self._settings, self._process, 0, quarantine))
-        return samples_sheet(self.batch(layers), self.pictured)
+        return samples_sheet(self.batch(layers), self.preview_rows)
 
-    def validate(self, model, step, progress):
-        """Judge the network by the validation images, if there are any, and keep the best one."""
+    def validate(self, model: nn.Module, step: int) -> dict[str, float] | None:
+        """Score the network on the validation images, if there are any, and keep the best one."""
         if not self._cases:
-            return
+            return None
         process = self._process
         distributed.broadcast_(model.buffers())  # each process has its own running statistics of batch norms
         part = evaluate(
             self._cases[process.rank :: process.world_size], model, trimap=self._trimaps, seed=self._settings.seed,
-            report=self._tell,
+            report=_silent if self._has_validated else _logger.warning,  # the same images are left out every time
         )  # fmt: skip
         scores = mean_scores([score for images in distributed.gather(part.images) for score in images])
-        self._tell = _tell_nothing
-        if not process.is_main:
-            return
-        progress.validated(step, scores)
-        if scores["sad"] < self._best_sad:
-            content = {
-                "model": model.state_dict(), "config": dataclasses.asdict(self._settings), "step": step,
-                "scores": scores,
-            }  # fmt: skip
-            try:
-                self._best.parent.mkdir(exist_ok=True)
-                write_whole(self._best, lambda file: torch.save(content, file))
-                self._best_sad = scores["sad"]
-            except (OSError, RuntimeError) as error:
-                before = f"that of SAD {self._best_sad:.2f}" if self._best.exists() else "none"
-                print(
-                    f"{self._best} cannot be written: {cause(error)}; make room; until then it is {before}", flush=True
-                )
+        self._has_validated = True
+        if process.is_main and scores["sad"] < self._best_sad:
+            self._save_best(model, step, scores)
+        return scores
 
-    def finish(self):
-        """Write and print the evaluation of the best network."""
+    def _save_best(self, model: nn.Module, step: int, scores: dict[str, float]) -> None:
+        """Write the best network so far; where that fails, the run goes on, and the next better one replaces it."""
+        content = {
+            "model": model.state_dict(), "config": dataclasses.asdict(self._settings), "step": step, "scores": scores,
+        }  # fmt: skip
+        try:
+            self._best.parent.mkdir(exist_ok=True)
+            write_whole(self._best, lambda file: torch.save(content, file))
+            self._best_sad = scores["sad"]
+        except (OSError, RuntimeError) as error:
+            before = f"that of SAD {self._best_sad:.2f}" if self._best.exists() else "none"
+            _logger.warning(
+                "%s cannot be written: %s; make room; until then it is %s", self._best, cause(error), before
+            )
+
+    def finish(self) -> None:
+        """Write and show the evaluation of the best network.
+
+        Raises:
+            UserError: There is no best network.
+        """
         if not (self._cases and self._process.is_main):
             return
         if not self._best.exists():
@@ -159,21 +192,21 @@ class Finetuning:
         network, _ = load_network(self._best, self._process.device)
         evaluation = evaluate(
             self._cases, network, out=out, trimap=self._trimaps, seed=self._settings.seed, checkpoint=self._best,
-            report=_tell_nothing,
+            report=_silent,
         )  # fmt: skip
-        print(f"best        {self._best}")
-        print(f"evaluation  {out}")
-        print(table(evaluation), flush=True)
+        _logger.info("best        %s", self._best)
+        _logger.info("evaluation  %s", out)
+        _logger.info("%s", table(evaluation))
 
-    def _refines(self, step):
-        """Whether the losses of a step see fused alphas."""
+    def _refines(self, step: int) -> bool:
+        """Tell whether the losses of a step see fused alphas."""
         warmup = round(self._settings.warmup * self.steps)
         if warmup <= step < 3 * warmup:
             return bool(words(self._settings.seed, Stream.REFINEMENT, step, 1)[0, 0, 0] % 2)
         return step >= warmup
 
 
-def _validation_cases(settings):
+def _validation_cases(settings: FinetuneConfig):
     """Pair the validation images, and tell where their trimaps are from: (cases, "files" or how they are made)."""
     if not settings.val_image:
         return [], "files"
@@ -185,14 +218,10 @@ def _validation_cases(settings):
     return cases, settings.val_trimap if made else "files"
 
 
-def _sad_of(path):
-    """SAD of the best network so far, infinite where there is none."""
+def _sad_of(path: Path) -> float:
+    """Read the SAD of the best network so far, infinite where there is none."""
     return read(path)["scores"]["sad"] if path.exists() else float("inf")
 
 
-def _tell(line):
-    print(line, flush=True)
-
-
-def _tell_nothing(line):
+def _silent(line: str) -> None:
     pass

@@ -2,89 +2,119 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.config.settings import from_mapping
 from dptmat.contact_sheets import preview_sheet
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
-from dptmat.kernels import synthesize
+from dptmat.kernels import Batch, synthesize
 from dptmat.losses import matting_losses
+from dptmat.pipelines.batches import Views
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.training import distributed
-from dptmat.training.quarantine import Quarantine, name_bad
-from dptmat.training.run import FILES, choose_augmentation, choose_micro_batch, make_loader, run
+from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
+from dptmat.training.distributed import Process
+from dptmat.training.quarantine import Quarantine, read_quarantine
+from dptmat.training.run import FILES, Run, joined_processes
 
-_MICRO_BATCH = 64  # samples that pass through the network at once, unless asked otherwise
+_MICRO_BATCH = 64  # samples that pass through the network together, unless asked otherwise
 
 
-def pretrain(settings):
-    """Run a pre-training from its settings to its last checkpoint; see `dptmat.training.run.run`."""
-    return run(Pretraining, settings)
+def pretrain(settings: PretrainConfig | None = None, **options: Any) -> Path:
+    """Pre-train a matting network on photographs without labels; see `dptmat.training.run.Run`.
+
+    Args:
+        settings: All settings; or
+        options: Those that differ from the defaults, by name: ``pretrain(data="photos", out="runs/first")``.
+
+    Returns:
+        Path of the last checkpoint.
+
+    Raises:
+        UserError, OSError: Something that the user can mend, in one sentence.
+    """
+    settings = settings or from_mapping(PretrainConfig, options, "pretrain()")
+    with joined_processes(settings) as process:
+        task = distributed.on_all_ranks(lambda: Pretraining(settings, process))
+        return Run(task, settings, process).run()
 
 
 class Pretraining:
-    """What is trained on what: composites of photographs with random trimaps and alphas.
+    """What is trained on what, a `Task`: composites of photographs with random trimaps and alphas.
 
     Args:
-        settings: ``PretrainConfig``.
-        process: The processes of the run.
+        settings: Of the run.
+        process: This one among those of the run.
+
+    Raises:
+        UserError: There are no photographs or too few, or the batch does not divide among the processes.
     """
 
-    pictured = 8  # samples in a picture
+    preview_rows = 8
 
-    def __init__(self, settings, process):
-        self.index = index = ImageIndex.open(settings.data, begun_with=settings.resume and Path(settings.out) / FILES)
+    def __init__(self, settings: PretrainConfig, process: Process) -> None:
+        begun_with = Path(settings.out) / FILES if settings.resume else None
+        self.index = ImageIndex.open(settings.data, begun_with=begun_with)
         self._settings, self._process = settings, process
-        self.sampler = Sampler(settings.seed, len(index), settings.batch_size, process.rank, process.world_size)
+        self.sampler = Sampler(settings.seed, len(self.index), settings.batch_size, process.rank, process.world_size)
         # Two at least: each one's background is another of them.
         self.micro_batch = choose_micro_batch(settings, process.world_size, 2, _MICRO_BATCH)
         self.steps = settings.steps or settings.epochs * self.sampler.steps_per_epoch
-        self.photographs = {"count": len(index), "digest": index.digest()}
-        self.about = f"{len(index)} photographs"
-        self.source = PretrainSource(index, self.sampler, choose_augmentation(settings), settings.size)
+        self.data_fingerprint = {"count": len(self.index), "digest": self.index.digest()}
+        self.summary = f"{len(self.index)} photographs"
+        self.source = PretrainSource(self.index, self.sampler, choose_augmentation(settings), settings.size)
 
-    def batch(self, views):
-        """The network's input and targets of one micro-batch of ``Views``: a ``Batch``."""
-        return synthesize_batch(views, self._settings)
+    def batch(self, outputs: Views) -> Batch:
+        """Make the network's input and targets of one micro-batch."""
+        return synthesize_batch(outputs, self._settings)
 
-    def losses(self, outputs, batch, step):
-        """Losses of the network's outputs, by name."""
+    def losses(self, outputs: dict[str, Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
+        """Compute the losses of the network's outputs, by name."""
         return matting_losses(outputs, batch, self._settings.losses.split(","))
 
-    def preview(self, quarantine):
-        """What the network sees in the first samples: uint8 [H, W, 3] RGB."""
+    def preview(self, quarantine: Quarantine) -> np.ndarray:
+        """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""
         views = next(make_loader(self, self._settings, self._process, 0, quarantine))
-        return preview_sheet(views, self.batch(views), self.pictured)
+        return preview_sheet(views, self.batch(views), self.preview_rows)
 
-    def validate(self, model, step, progress):
-        """Judge the network: nothing here, since its alphas are made up."""
+    def validate(self, model: nn.Module, step: int) -> None:
+        """Score nothing: the alphas are made up."""
 
-    def finish(self):
-        """Do what comes after the last step: nothing."""
+    def finish(self) -> None:
+        """Do nothing after the last step."""
 
 
-def preview(settings):
-    """What the network sees in the first samples of a run in one process.
+def preview(settings: PretrainConfig) -> np.ndarray:
+    """Draw what the network sees in the first samples of a run in one process; nothing is written.
 
     Args:
-        settings: ``PretrainConfig``; nothing is written.
+        settings: Of the run.
 
     Returns:
         uint8 [H, W, 3] RGB: a row per sample with foreground, background, trimap, alpha and composite.
+
+    Raises:
+        UserError: There are not two photographs, or a setting does not fit them.
     """
     count = len(ImageIndex.open(settings.data))
     if count < 2:
-        raise UserError(f"--data {settings.data} holds one photograph; at least 2 are needed, one laid over the other")
+        raise UserError(f"`data` {settings.data} holds one photograph; at least 2 are needed, one laid over the other")
     if settings.batch_size > count:
         few = min(_MICRO_BATCH, count)
         settings = dataclasses.replace(settings, batch_size=few, micro_batch=few)
-    return Pretraining(settings, distributed.single_process(settings.device)).preview(Quarantine(name_bad))
+    known = read_quarantine(settings.quarantine) if settings.quarantine else None
+    return Pretraining(settings, distributed.single_process(settings.device)).preview(Quarantine(known=known))
 
 
-def synthesize_batch(views, settings):
-    """The network's input and targets of one micro-batch of ``Views``: a ``Batch``."""
+def synthesize_batch(views: Views, settings: PretrainConfig) -> Batch:
+    """Make the network's input and targets of one micro-batch, as the settings say."""
     batch = synthesize(
         views.views, views.ids, settings.seed, views.color,
         cell=settings.cell, unknown=settings.unknown, foreground=settings.foreground, mode=settings.alpha_mode,

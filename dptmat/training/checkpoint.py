@@ -1,18 +1,24 @@
 """Checkpoints on disk: written whole or not at all, the newest few kept."""
 
 import errno
+import logging
 import time
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from dptmat.errors import UserError
+from dptmat.errors import UserError, first_line
 from dptmat.files import cause, write_whole
+
+_logger = logging.getLogger(__name__)
 
 _AGAIN_AFTER = 60  # seconds
 _WAITS = 1, 2, 4, 8, 15  # seconds: 30 in all, after which schedulers kill
-_PARTS = {"model", "optimizer", "scaler", "running_norm", "step", "config", "micro_batch", "photographs"}
+_PARTS = {"model", "optimizer", "scaler", "running_norm", "step", "config", "micro_batch", "data_fingerprint"}
+_FORMER = {"photographs": "data_fingerprint"}  # names of parts in earlier versions
 
 
 class Checkpoints:
@@ -24,30 +30,29 @@ class Checkpoints:
         state: Function that gives what to save after a number of steps.
     """
 
-    def __init__(self, folder, keep, state):
+    def __init__(self, folder: str | Path, keep: int, state: Callable[[int], dict[str, Any]]) -> None:
         self._folder, self._keep, self._state = Path(folder), keep, state
-        self._again_at = None  # seconds of the host's clock
+        self._again_at: float | None = None  # seconds of the host's clock
 
-    def save(self, step):
+    def save(self, step: int) -> None:
         """Write the checkpoint of ``step``, or say why not and leave it to ``save_if_due`` and the next ``save``."""
         self._again_at = None
         try:
             save(self._folder, step, self._state(step), self._keep)
         except UserError as error:
             kept = latest(self._folder)
-            print(
-                f"{error}; the run goes on and tries again in {_AGAIN_AFTER} s or with the next checkpoint; the last "
-                f"good one is {kept.name if kept else 'still to come'}",
-                flush=True,
-            )
+            _logger.warning(
+                "%s; the run goes on and tries again in %s s or with the next checkpoint; the last good one is %s",
+                error, _AGAIN_AFTER, kept.name if kept else "still to come",
+            )  # fmt: skip
             self._again_at = time.monotonic() + _AGAIN_AFTER
 
-    def save_if_due(self, step):
+    def save_if_due(self, step: int) -> None:
         """Try again if a checkpoint could not be written some time ago."""
         if self._again_at is not None and time.monotonic() >= self._again_at:
             self.save(step)
 
-    def save_at_last(self, step):
+    def save_at_last(self, step: int) -> Path:
         """Write the checkpoint with which the run ends, waiting some time for room.
 
         Raises:
@@ -58,12 +63,13 @@ class Checkpoints:
                 return save(self._folder, step, self._state(step), self._keep)
             except UserError as error:
                 if wait is None:
-                    raise UserError(f"{error}, and go on by --resume auto") from error
-                print(f"{error}; trying again in {wait} s", flush=True)
+                    raise UserError(f"{error}, and go on by `resume` auto") from error
+                _logger.warning("%s; trying again in %s s", error, wait)
                 time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
 
 
-def save(folder, step, state, keep):
+def save(folder: str | Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write ``state`` as the checkpoint of ``step`` and delete all but the newest ``keep``.
 
     The file appears under its name only when it is complete and on the disk, so a kill at any moment leaves the older
@@ -90,7 +96,7 @@ def save(folder, step, state, keep):
         reason = cause(error)
         older = _sorted(path.parent)[:-1]
         if older and getattr(reason, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            print(f"the disk is full: {', '.join(old.name for old in older)} made room", flush=True)
+            _logger.warning("the disk is full: deleted %s to make room", ", ".join(old.name for old in older))
             _remove(older)
             return save(folder, step, state, keep)
         raise UserError(f"checkpoint {path} cannot be written: {reason}; make room") from error
@@ -98,19 +104,19 @@ def save(folder, step, state, keep):
     return path
 
 
-def path_of(folder, step):
-    """Path of the checkpoint after ``step`` steps."""
+def path_of(folder: str | Path, step: int) -> Path:
+    """Return the path of the checkpoint after ``step`` steps."""
     return Path(folder) / f"step-{step:09d}.pt"
 
 
-def latest(folder):
-    """Path of the newest checkpoint in ``folder``, or None."""
+def latest(folder: str | Path) -> Path | None:
+    """Return the path of the newest checkpoint in ``folder``, or None."""
     found = _sorted(Path(folder))
     return found[-1] if found else None
 
 
-def newest_whole(folder):
-    """The newest checkpoint in ``folder`` that is whole.
+def newest_whole(folder: str | Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
+    """Find the newest checkpoint in ``folder`` that is whole.
 
     Returns:
         (path, state, sentences on newer ones that are damaged); the first two are None where there is no checkpoint.
@@ -119,7 +125,7 @@ def newest_whole(folder):
         UserError: All are damaged.
         OSError: One cannot be read, which says nothing about what it holds.
     """
-    damaged = []
+    damaged: list[str] = []
     for path in reversed(_sorted(Path(folder))):
         with open(path, "rb"):
             pass
@@ -132,7 +138,7 @@ def newest_whole(folder):
     return None, None, []
 
 
-def load(path):
+def load(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of this library to the CPU.
 
     Raises:
@@ -146,8 +152,10 @@ def load(path):
             raise ValueError(f"{broken} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for a damaged or foreign file
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"checkpoint {path} cannot be read: {first_line[:200]}; {expected}") from error
+        raise UserError(f"checkpoint {path} cannot be read: {first_line(error)}; {expected}") from error
+    for former, name in _FORMER.items():
+        if isinstance(state, dict) and former in state:
+            state.setdefault(name, state.pop(former))
     missing = _PARTS - set(state if isinstance(state, dict) else ())
     if missing:
         raise UserError(f"checkpoint {path} has no {', '.join(sorted(missing))}; {expected}")
@@ -156,21 +164,21 @@ def load(path):
     return state
 
 
-def drop_after(folder, step):
+def drop_after(folder: str | Path, step: int) -> None:
     """Delete the checkpoints of later steps: a run that goes on at ``step`` makes them again."""
     _remove(path for path in _sorted(Path(folder)) if int(path.stem.removeprefix("step-")) > step)
 
 
-def remove_parts(folder):
+def remove_parts(folder: str | Path) -> None:
     """Delete what a kill has left of files that were being written."""
     _remove(Path(folder).glob("*.part"))
 
 
-def _remove(paths):
+def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
 
 
-def _sorted(folder):
-    """Checkpoints in ``folder``, oldest first."""
+def _sorted(folder: Path) -> list[Path]:
+    """List the checkpoints in ``folder``, oldest first."""
     return sorted(folder.glob("step-*.pt"))

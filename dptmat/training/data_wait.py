@@ -1,6 +1,8 @@
 """How long training waits for data, by the clock of the host and by that of the GPU."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -16,47 +18,48 @@ class DataWait:
 
     Args:
         batches: Iterator.
-        device: torch device that trains.
+        device: Where training computes.
 
     Attributes:
-        host: Seconds that the host has waited so far.
+        host_seconds: For which the host has waited so far.
     """
 
-    def __init__(self, batches, device):
-        self._batches, self._gpu = batches, torch.device(device).type == "cuda"
-        self._events, self._device = [], 0.0
-        self.host = 0.0
+    def __init__(self, batches: Iterator[Any], device: str | torch.device) -> None:
+        self._batches, self._on_gpu = batches, torch.device(device).type == "cuda"
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._gpu_seconds = 0.0
+        self.host_seconds = 0.0
 
-    def __iter__(self):
+    def __iter__(self) -> "DataWait":
         return self
 
-    def __next__(self):
-        asked = self._record()
+    def __next__(self) -> Any:
+        requested = _record_event() if self._on_gpu else None
         began = time.perf_counter()
         batch = next(self._batches)
-        self.host += time.perf_counter() - began
-        if self._gpu:
-            self._events.append((asked, self._record()))
+        self.host_seconds += time.perf_counter() - began
+        if requested is not None:
+            self._events.append((requested, _record_event()))
         return batch
 
     @property
-    def device(self):
+    def gpu_seconds(self) -> float | None:
         """Seconds that the GPU has waited for the batches that it has begun with, or None without a GPU."""
-        if not self._gpu:
+        if not self._on_gpu:
             return None
         while self._events and self._events[0][1].query():  # does not wait
-            asked, given = self._events.pop(0)
-            self._device += asked.elapsed_time(given) / 1e3
-        return self._device
+            requested, received = self._events.pop(0)
+            self._gpu_seconds += requested.elapsed_time(received) / 1e3
+        return self._gpu_seconds
 
     @property
-    def seconds(self):
-        """Seconds that training has waited for data: those of the device where there is a GPU, else of the host."""
-        return self.device if self._gpu else self.host
+    def seconds(self) -> float:
+        """Seconds that training has waited for data: those of the GPU where there is one, else of the host."""
+        gpu_seconds = self.gpu_seconds
+        return self.host_seconds if gpu_seconds is None else gpu_seconds
 
-    def _record(self):
-        if not self._gpu:
-            return None
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+
+def _record_event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event

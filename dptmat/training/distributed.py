@@ -3,13 +3,17 @@
 import datetime
 import os
 import socket
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
 from dptmat.device import choose_device, count_cores
-from dptmat.errors import UserError
+from dptmat.errors import UserError, first_line
+
+T = TypeVar("T")
 
 _START = datetime.timedelta(seconds=60)  # until all processes have to be there
 _END = datetime.timedelta(days=1)  # for which the first process may evaluate while the others wait
@@ -26,18 +30,18 @@ class Process:
     device: torch.device
 
     @property
-    def cores(self):
+    def cores(self) -> int:
         """Processor cores that this process may use beside the others on this machine."""
         return max(1, count_cores() // self.local_world_size)
 
     @property
-    def is_main(self):
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
 
-def single_process(device):
-    """This process without the others; ``device`` as for `dptmat.device.choose_device`.
+def single_process(device: str) -> Process:
+    """Make the only process of a run; ``device`` as for `dptmat.device.choose_device`.
 
     Raises:
         UserError: CUDA is asked for and there is none.
@@ -45,7 +49,7 @@ def single_process(device):
     return Process(0, 1, 1, choose_device(device))
 
 
-def start(device):
+def start(device: str) -> Process:
     """Join the processes that torchrun started, or be the only one; ``device`` as for `single_process`.
 
     Raises:
@@ -56,8 +60,8 @@ def start(device):
         local, gpus = this.device.index, torch.cuda.device_count()
         if local >= gpus:
             raise UserError(
-                f"process {local} of {socket.gethostname()} has no GPU: PyTorch sees {gpus}; use --nproc-per-node "
-                f"{gpus} of torchrun, or --device cpu"
+                f"process {local} of {socket.gethostname()} has no GPU: PyTorch sees {gpus}; use torchrun with "
+                f"--nproc-per-node {gpus}, or `device` cpu"
             )
         torch.cuda.set_device(this.device)
     if not torch.distributed.is_torchelastic_launched():
@@ -71,12 +75,12 @@ def start(device):
     return Process(rank, count, int(os.environ["LOCAL_WORLD_SIZE"]), this.device)
 
 
-def _wait_for_all(what, time):
+def _wait_for_all(what: str, time: datetime.timedelta) -> tuple[torch.distributed.Store, int, int]:
     """Wait until every process has said that it has ``what``, without gloo or NCCL: (store, rank, processes)."""
     try:
         store, rank, count = next(torch.distributed.rendezvous("env://", timeout=_START))
     except torch.distributed.DistError as error:
-        place, reason = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", str(error).splitlines()[0]
+        place, reason = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", first_line(error)
         raise UserError(
             f"the processes do not meet at {place}: {reason.rstrip('.')}; see whether all have started, and all "
             "machines reach each other"
@@ -96,22 +100,21 @@ def _wait_for_all(what, time):
     return store, rank, count
 
 
-def on_all_ranks(function):
-    """Call ``function`` in every process and give its result; if it fails in one, all end with that one's reason.
+def on_all_ranks(function: Callable[[], T]) -> T:
+    """Call ``function`` in every process and return its result; if it fails in one, all end with that one's reason.
 
     Raises:
         UserError, OSError: Of this process, or of another one with its number and machine in front.
     """
-    result = failure = None
     try:
         result = function()
     except (UserError, OSError) as error:
-        failure = error
-    reasons = gather(failure and f"process {_rank()} on {socket.gethostname()}: {failure}")
-    if failure:
-        raise failure
-    if any(reasons):
-        raise UserError(next(filter(None, reasons)))
+        gather(f"process {_rank()} on {socket.gethostname()}: {error}")
+        raise
+    own: str | None = None
+    reasons = [reason for reason in gather(own) if reason]
+    if reasons:
+        raise UserError(reasons[0])
     return result
 
 
@@ -122,20 +125,20 @@ class Tally:
     process they come at once.
     """
 
-    def __init__(self):
-        self._under_way = None
+    def __init__(self) -> None:
+        self._under_way: tuple[torch.distributed.Work, torch.Tensor] | None = None
 
-    def add(self, *counts):
-        """Give this process's counts of a step: the newest sums, equal in all processes; zeros before the first."""
-        counts = torch.tensor(counts)
+    def add(self, *counts: int) -> list[int]:
+        """Add this process's counts of a step, and return the newest sums; zeros before the first ones have come."""
         if not torch.distributed.is_initialized():
-            return counts.tolist()
+            return list(counts)
         sums = self.drain() or [0] * len(counts)
-        self._under_way = torch.distributed.all_reduce(counts, async_op=True), counts
+        summed = torch.tensor(counts)
+        self._under_way = torch.distributed.all_reduce(summed, async_op=True), summed
         return sums
 
-    def drain(self):
-        """The sums that are still to come, or None."""
+    def drain(self) -> list[int] | None:
+        """Wait for the sums that are still to come, and return them; None if there are none."""
         if self._under_way is None:
             return None
         (work, counts), self._under_way = self._under_way, None
@@ -143,12 +146,12 @@ class Tally:
         return counts.tolist()
 
 
-def _rank():
+def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def mean(values):
-    """The mean of a tensor over all processes."""
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a tensor over all processes."""
     if not torch.distributed.is_initialized():
         return values
     values = values.clone()
@@ -156,29 +159,29 @@ def mean(values):
     return values / torch.distributed.get_world_size()
 
 
-def broadcast_(tensors):
+def broadcast_(tensors: Iterable[torch.Tensor]) -> None:
     """Give all processes the values that the first one has, in place."""
     if torch.distributed.is_initialized():
         for tensor in tensors:
             torch.distributed.broadcast(tensor, 0)
 
 
-def gather(value):
-    """The values of all processes, in the order of their ranks; each a plain Python object."""
+def gather(value: T) -> list[T]:
+    """Return the values of all processes, in the order of their ranks; each a plain Python object."""
     if not torch.distributed.is_initialized():
         return [value]
-    values = [None] * torch.distributed.get_world_size()
+    values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
 
 
-def is_loss_of_another(error):
-    """Whether an exception says that another process of the run has gone."""
+def is_loss_of_another(error: RuntimeError) -> bool:
+    """Tell whether an exception says that another process of the run has gone."""
     lost = isinstance(error, torch.distributed.DistBackendError) or "gloo" in str(error)
     return torch.distributed.is_initialized() and lost
 
 
-def shutdown(graceful):
+def shutdown(graceful: bool) -> None:
     """Leave the other processes; ``graceful``: when all have got so far, since gloo fails where a peer goes first."""
     if torch.distributed.is_initialized():
         if graceful:

@@ -1,53 +1,61 @@
-"""The numbers of a run as it goes: printed, as JSON lines, and for TensorBoard."""
+"""The numbers of a run as it goes: said, as JSON lines, and for TensorBoard."""
 
 import json
+import logging
 import math
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch.utils.tensorboard import SummaryWriter
 
+from dptmat.defaults import METRICS
 from dptmat.files import Journal, write_whole
 
+_logger = logging.getLogger(__name__)
 
-class Progress:
-    """Writes ``log.jsonl`` and ``tensorboard/`` in the output folder and prints a line per report.
+LOG_FILE = "log.jsonl"  # in the output folder
+
+
+class RunLog:
+    """Writes ``log.jsonl`` and ``tensorboard/`` in the output folder and says a line per report.
 
     Args:
         out: Output folder; it exists.
         steps: Steps of the whole run.
         batch_size: Samples per step over all processes.
         start: Steps done before; what an earlier process logged beyond them is dropped, since it is done again.
-        writes: Whether this process is the one that writes and prints.
+        writes: Whether this process is the one that writes and speaks.
 
     Attributes:
-        skipped_steps: Number of steps that were left out, since loss or gradient were not finite.
+        skipped_steps: Number of steps that were skipped, since their loss or gradient was not finite.
     """
 
-    def __init__(self, out, steps, batch_size, *, start, writes):
-        self._steps, self._batch_size, self._writes = steps, batch_size, writes
+    def __init__(self, out: str | Path, steps: int, batch_size: int, *, start: int, writes: bool) -> None:
+        self._steps, self._batch_size = steps, batch_size
         self.skipped_steps = 0
+        self._lines: Journal | None = None
+        self._board: _Board | None = None
         if writes:
-            path = Path(out) / "log.jsonl"
+            path = Path(out) / LOG_FILE
             _drop_after(path, start)
             self._lines = Journal(path)
             self._board = _Board(Path(out) / "tensorboard", start)
         self._began = self._last = Moment(time.perf_counter(), start, 0.0)
         self._waited_host = 0.0
 
-    def report(self, step, scalars, learning_rate, waited, waited_host):
+    def report(
+        self, step: int, scalars: dict[str, float], learning_rate: float, waited: float, waited_host: float
+    ) -> None:
         """Log the scalars of a step (``loss``, its parts, ``grad_norm``), speed, and the share of time waited for data.
 
         Args:
             step: Steps done.
-            scalars: Dictionary of numbers.
+            scalars: Numbers by name.
             learning_rate: The step's.
             waited: Seconds that training has waited for data so far.
             waited_host: Seconds that the host has; on a GPU not all of them cost time.
         """
-        if not self._writes:
-            return
         now = Moment(time.perf_counter(), step, waited)
         seconds, steps, waited = now.since(self._last)
         speed = {
@@ -55,72 +63,72 @@ class Progress:
             "waited": waited / seconds,
             "waited_host": (waited_host - self._waited_host) / seconds,
         }
-        numbers = {**scalars, "learning_rate": learning_rate, **speed}
         self._last, self._waited_host = now, waited_host
+        numbers = {**scalars, "learning_rate": learning_rate, **speed}
         # JSON has no infinity, which is the norm of a gradient that float16 could not hold.
         plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        self._lines.add(json.dumps({"step": step, **plain}))
-        self._board.add(numbers, step)
         total_seconds, total_steps, _ = now.since(self._began)
         left = (self._steps - step) * total_seconds / total_steps
-        print(
+        self._write({"step": step, **plain}, numbers)
+        self._say(
             f"step {step}/{self._steps}  loss {scalars['loss']:.4f}  lr {learning_rate:.2e}  "
-            f"{speed['images_per_second']:.1f} images/s  waited {speed['waited']:.1%}  left {_clock(left)}",
-            flush=True,
+            f"{speed['images_per_second']:.1f} images/s  waited {speed['waited']:.1%}  left {_clock(left)}"
         )
 
-    def validated(self, step, scores):
+    def validated(self, step: int, scores: dict[str, float]) -> None:
         """Log the scores of the validation images at a step: ``sad``, ``mse``, ``grad``, ``conn``."""
-        if not self._writes:
-            return
-        self._lines.add(json.dumps({"step": step, "validation": scores}))
-        self._board.add({f"validation/{name}": value for name, value in scores.items()}, step)
-        sad, mse, grad, conn = (scores[name] for name in ("sad", "mse", "grad", "conn"))
-        print(
+        self._write(
+            {"step": step, "validation": scores}, {f"validation/{name}": value for name, value in scores.items()}
+        )
+        sad, mse, grad, conn = (scores[name] for name in METRICS)
+        self._say(
             f"step {step}/{self._steps}  validation: SAD {sad:.2f}  MSE {1000 * mse:.2f}e-3  Grad {grad:.2f}  "
-            f"Conn {conn:.2f}",
-            flush=True,
+            f"Conn {conn:.2f}"
         )
 
-    def skipped(self, step, samples):
-        """Name a step that was left out, since loss or gradient were not finite, and the samples that can be why."""
+    def skipped(self, step: int, samples: list[int]) -> None:
+        """Name a step that was skipped, since its loss or gradient is not finite, and the samples that can be why."""
         self.skipped_steps += 1
-        if self._writes:
-            self._lines.add(json.dumps({"step": step, "skipped": samples}))
-            ids = f"{', '.join(map(str, samples[:8]))}{', ...' if len(samples) > 8 else ''}"
-            print(f"step {step}/{self._steps} left out: loss or gradient is not finite; samples {ids}", flush=True)
+        self._write({"step": step, "skipped": samples})
+        ids = f"{', '.join(map(str, samples[:8]))}{', ...' if len(samples) > 8 else ''}"
+        self._say(f"step {step}/{self._steps} left out: loss or gradient is not finite; samples {ids}", logging.WARNING)
 
-    def advise(self, step, sentence):
+    def advise(self, step: int, sentence: str) -> None:
         """Say what would make the run faster."""
-        if self._writes:
-            self._lines.add(json.dumps({"step": step, "advice": sentence}))
-            print(sentence, flush=True)
+        self._write({"step": step, "advice": sentence})
+        self._say(sentence, logging.WARNING)
 
-    def left_out(self, path, reason):
+    def left_out(self, path: str, reason: str) -> None:
         """Name a file that cannot be used."""
-        if not self._writes:
-            return
-        self._lines.add(json.dumps({"left_out": path, "reason": reason}))
-        print(f"left out: {path}: {reason}", flush=True)
+        self._write({"left_out": path, "reason": reason})
+        self._say(f"left out: {path}: {reason}", logging.WARNING)
 
-    def close(self):
+    def close(self) -> None:
         """Say how long the trainer waited for data in all, and close the files."""
-        if not self._writes:
-            return
         seconds, steps, waited = self._last.since(self._began)
         if steps:
-            print(f"waited for data {waited / seconds:.1%} of {seconds:.0f} s", flush=True)
-        self._lines.close()
-        self._board.close()
+            self._say(f"waited for data {waited / seconds:.1%} of {seconds:.0f} s")
+        if self._lines and self._board:
+            self._lines.close()
+            self._board.close()
+
+    def _write(self, line: dict[str, Any], curves: dict[str, float] | None = None) -> None:
+        if self._lines and self._board:
+            self._lines.add(json.dumps(line))
+            self._board.add(curves or {}, line.get("step", 0))
+
+    def _say(self, line: str, level: int = logging.INFO) -> None:
+        if self._lines:
+            _logger.log(level, "%s", line)
 
 
 class _Board:
     """Curves for TensorBoard; where they cannot be written, the run goes on without them."""
 
-    def __init__(self, folder, start):
-        self._writer = SummaryWriter(folder, purge_step=start + 1)
+    def __init__(self, folder: Path, start: int) -> None:
+        self._writer: SummaryWriter | None = SummaryWriter(folder, purge_step=start + 1)
 
-    def add(self, numbers, step):
+    def add(self, numbers: dict[str, float], step: int) -> None:
         if self._writer is None:
             return
         try:
@@ -129,15 +137,15 @@ class _Board:
         except OSError as error:
             self._give_up(error)
 
-    def close(self):
+    def close(self) -> None:
         if self._writer is not None:
             try:
                 self._writer.close()
             except OSError as error:
                 self._give_up(error)
 
-    def _give_up(self, error):
-        print(f"tensorboard/ cannot be written: {error.strerror}; log.jsonl goes on", flush=True)
+    def _give_up(self, error: OSError) -> None:
+        _logger.warning("tensorboard/ cannot be written: %s; %s goes on", error.strerror, LOG_FILE)
         self._writer = None
 
 
@@ -148,12 +156,12 @@ class Moment(NamedTuple):
     step: int
     waited: float  # seconds
 
-    def since(self, earlier):
-        """Seconds, steps and seconds waited since an earlier moment."""
-        return tuple(a - b for a, b in zip(self, earlier, strict=True))
+    def since(self, earlier: "Moment") -> tuple[float, int, float]:
+        """Return the seconds, steps and seconds waited since an earlier moment."""
+        return self.clock - earlier.clock, self.step - earlier.step, self.waited - earlier.waited
 
 
-def _drop_after(path, step):
+def _drop_after(path: Path, step: int) -> None:
     """Delete the lines of later steps, and one that a kill has cut short; files that are left out stay named."""
     if not path.exists():
         return
@@ -162,7 +170,7 @@ def _drop_after(path, step):
     write_whole(path, lambda file: file.write(b"".join(kept)))
 
 
-def _clock(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
+def _clock(seconds: float) -> str:
+    minutes, whole = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+    return f"{hours}:{minutes:02}:{whole:02}"

@@ -1,13 +1,16 @@
-"""The optimiser, its learning rate, and the limit of the gradient."""
+"""The optimizer, its learning rate, and the limit of the gradient."""
 
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor, nn
 
 
-def adamw(model, weight_decay, betas):
-    """AdamW, or without weight decay Adam; norms, biases and Swin's tables of position biases are not decayed."""
-    decayed, others = [], []
+def adamw(model: nn.Module, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+    """Make AdamW, or without weight decay Adam; norms, biases and Swin's tables of position biases are not decayed."""
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (others if parameter.ndim <= 1 or "bias" in name else decayed).append(parameter)
@@ -16,8 +19,8 @@ def adamw(model, weight_decay, betas):
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
 
 
-def learning_rate(step, steps, warmup_steps, peak):
-    """Linear warm-up, then a cosine to 0.
+def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:
+    """Compute the learning rate of a step: linear warm-up, then a cosine to 0.
 
     Args:
         step: Step number, 0 <= step < steps.
@@ -30,18 +33,23 @@ def learning_rate(step, steps, warmup_steps, peak):
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
 
 
-def clip_gradients(parameters, limit, factor, running):
+def clip_gradients(
+    parameters: Iterable[nn.Parameter],
+    limit: float,
+    factor: float,
+    running: Tensor,  # float32 []
+) -> Tensor:  # float32 []
     """Scale the gradients down where their global norm is too large; does not wait for the device.
 
     Args:
         parameters: Those with gradients.
         limit: Largest norm.
         factor: Largest multiple of the running mean of the norms.
-        running: That mean, float32 [], 0 before the first step, which only ``limit`` holds back; changed in place:
-            99.9 % of it and 0.1 % of the new norm.
+        running: That mean, 0 before the first step, which only ``limit`` holds back; changed in place: 99.9 % of it and
+            0.1 % of the new norm.
 
     Returns:
-        The norm before, float32 [].
+        The norm before.
 
     Source: the published training code of GCA-Matting and MG Matting, with a factor of 2.
     """

@@ -1,13 +1,23 @@
 """The files that a run leaves out, since they cannot be read or decoded: path and reason, in memory and on disk."""
 
+import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dptmat.errors import UserError
 from dptmat.files import Journal
+from dptmat.pipelines.source import Source
 from dptmat.training import distributed
 
+_logger = logging.getLogger(__name__)
+
 QUARANTINE_FILE = "quarantine.txt"  # in the output folder: one file per line, path and reason with a tab between them
+
+
+def name_bad(path: str, reason: str) -> None:
+    """Name a file that is left out where no log is kept."""
+    _logger.warning("left out: %s: %s", path, reason)
 
 
 class Quarantine:
@@ -15,100 +25,104 @@ class Quarantine:
 
     Args:
         report: Called with (path, reason) of each file newly found.
+        known: Reason of each file that was named before, by its absolute path.
+        journal: Journal to which each further file is added.
 
     Attributes:
         bad: Reason of each file, by its absolute path.
-        journal: ``Journal`` to which each further file is added, or None.
     """
 
-    def __init__(self, report):
-        self.bad, self.journal = {}, None
-        self._report, self._new = report, {}
+    def __init__(
+        self,
+        report: Callable[[str, str], object] = name_bad,
+        known: Mapping[str, str] | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self.bad: dict[str, str] = dict(known or {})
+        self._report, self._journal = report, journal
+        self._unshared: dict[str, str] = {}
 
     @property
-    def unshared(self):
-        """Number of the files that the other processes have not been told of."""
-        return len(self._new)
+    def unshared(self) -> int:
+        """Number of the files that the other processes do not know of."""
+        return len(self._unshared)
 
-    def add(self, path, reason):
-        """Leave out a file."""
+    def add(self, path: str, reason: str) -> None:
+        """Leave out a file, and report it."""
         path = os.path.abspath(path)
         if path in self.bad:
             return
-        self._new[path] = reason
-        self.know({path: reason})
+        self._unshared[path] = reason
+        self.mark_known({path: reason})
         self._report(path, reason)
 
-    def know(self, bad):
-        """Leave out files that were named before."""
+    def mark_known(self, bad: Mapping[str, str]) -> None:
+        """Leave out files that were named elsewhere, without a report."""
         for path in bad.keys() - self.bad.keys():
             self.bad[path] = bad[path]
-            if self.journal:
-                self.journal.add(f"{path}\t{bad[path]}")
+            if self._journal:
+                self._journal.add(f"{path}\t{bad[path]}")
 
-    def share(self):
-        """Tell all processes what each has found; all call it together."""
-        for found in distributed.gather(self._new):
+    def share(self) -> None:
+        """Exchange what each process has found; all call it together."""
+        for found in distributed.gather(self._unshared):
             for path, reason in found.items():
                 self.add(path, reason)
-        self._new = {}
+        self._unshared = {}
 
-    def too_many(self, source, largest):
-        """Why the run has to stop, if more than the share ``largest`` of the files of ``source`` are bad; else ""."""
+    def too_many(self, source: Source, largest: float) -> str:
+        """Say why the run has to stop, if more than the share ``largest`` of the source's files are bad; else ""."""
         for kind, count, of_all in source.count_bad(self.bad) if self.bad else ():
             if count > max(1, largest * of_all):
                 path, reason = list(self.bad.items())[-1]
                 return (
-                    f"{count} of {of_all} {kind} are bad, more than --max-bad {largest:g} of them, the last one "
-                    f"{path}: {reason}; restore them and remove their lines from quarantine.txt, "
-                    "or allow more by --max-bad"
+                    f"{count} of {of_all} {kind} are bad, more than `max_bad` {largest:g} of them, the last one "
+                    f"{path}: {reason}; restore them and remove their lines from {QUARANTINE_FILE}, or allow more by "
+                    "`max_bad`"
                 )
         return ""
 
 
-def open_quarantine(out, given, report, *, writes):
-    """The quarantine of a run: what its ``quarantine.txt`` holds from before, and what another list says.
+def open_quarantine(out: str | Path, given: str, report: Callable[[str, str], object], *, writes: bool) -> Quarantine:
+    """Open the quarantine of a run: what its ``quarantine.txt`` holds from before, and what another list says.
 
     Args:
         out: Output folder; it exists.
         given: Path of a list whose files are left out from the start, or "".
         report: Called with (path, reason) of each file newly found.
         writes: Whether this process is the one that writes.
+
+    Raises:
+        UserError: One of the lists cannot be read.
     """
     path = Path(out) / QUARANTINE_FILE
-    known = read(path) if path.exists() else {}
-    quarantine = Quarantine(report)
-    quarantine.know(known)
-    quarantine.journal = Journal(path) if writes else None
-    if given:
-        quarantine.know(read(given))
+    known = read_quarantine(path) if path.exists() else {}
+    further = read_quarantine(given) if given else {}
+    quarantine = Quarantine(report, known, Journal(path) if writes else None)
+    quarantine.mark_known(further)
     return quarantine
 
 
-def name_bad(path, reason):
-    """Print the name of a file that is left out where no log is kept."""
-    print(f"left out: {path}: {reason}", flush=True)
-
-
-def read(path):
+def read_quarantine(path: str | Path) -> dict[str, str]:
     """Read a list of bad files: reasons by path.
 
     Raises:
-        UserError: It is missing or has a line that is none of `Quarantine`.
+        UserError: It is missing or has a line that is not a path, a tab and a reason.
     """
     try:
         lines = os.fsdecode(Path(path).read_bytes()).split("\n")
     except OSError as error:
         raise UserError(
-            f"--quarantine {path} cannot be read: {error.strerror}; give the quarantine.txt of a run"
+            f"the list of bad files {path} cannot be read: {error.strerror}; `quarantine` takes the {QUARANTINE_FILE} "
+            "of a run"
         ) from error
     bad = {}
     for line in lines[:-1]:  # what follows the last line end is what a kill has left of a line
         name, tab, reason = line.rpartition("\t")
         if not tab:
             raise UserError(
-                f"--quarantine {path}: {line[:80]!r} is not a path, a tab and a reason; give the quarantine.txt "
-                "of a run"
+                f"the list of bad files {path} has a line that is not a path, a tab and a reason: {line[:80]!r}; "
+                f"`quarantine` takes the {QUARANTINE_FILE} of a run"
             )
         bad[name] = reason
     return bad

@@ -3,33 +3,39 @@
 import os
 import signal
 import threading
+from types import FrameType, TracebackType
+from typing import Any
 
-_ASKING = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT  # the first two: what Slurm sends before it takes a machine
+# What Slurm sends before it takes a machine, and Ctrl-C. Windows has no SIGUSR1.
+_ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
 
 
 class Signals:
-    """Context in which SIGTERM, SIGUSR1 and the first SIGINT are noted; a second SIGINT interrupts at once.
+    """Context in which SIGTERM, SIGUSR1 and the first SIGINT are noted; a second SIGINT interrupts immediately.
 
     Python leaves signals to the main thread: in another one, nothing is noted.
 
     Attributes:
-        asked: Name of the last signal that asked the run to stop, "" before there was one.
+        requested: Name of the last signal that asked the run to stop, "" before there was one.
     """
 
-    def __init__(self):
-        self.asked, self._former = "", {}
+    def __init__(self) -> None:
+        self.requested = ""
+        self._former: dict[int, Any] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._note) for number in _ASKING}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
-        self.asked = signal.Signals(number).name
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
-            os.write(2, b"stopping after this step; once more to stop at once\n")  # print() is not reentrant
+            os.write(2, b"stopping after this step; once more to stop immediately\n")  # logging is not reentrant

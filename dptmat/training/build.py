@@ -1,0 +1,94 @@
+"""The parts of a run, made from its settings: augmentation, micro-batch, loader, trainer."""
+
+import dataclasses
+import math
+
+import torch
+from timm.layers import convert_sync_batchnorm
+
+from dptmat.config.run import RunConfig
+from dptmat.errors import UserError
+from dptmat.models import create_model
+from dptmat.pipelines.augment import Augmentation
+from dptmat.pipelines.loader import Loader
+from dptmat.training.distributed import Process
+from dptmat.training.optim import adamw, learning_rate
+from dptmat.training.quarantine import Quarantine
+from dptmat.training.task import Task
+from dptmat.training.trainer import Trainer
+
+
+def choose_augmentation(settings: RunConfig) -> Augmentation:
+    """Take the ranges of the random changes from the settings of any task."""
+    return Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
+
+
+def choose_micro_batch(settings: RunConfig, processes: int, smallest: int, usual: int) -> int:
+    """Choose the number of samples that one process sends through the network together.
+
+    Args:
+        settings: With ``micro_batch``, 0 to choose, and ``batch_size``.
+        processes: Number of them.
+        smallest: Smallest number that works.
+        usual: Largest that is chosen unasked.
+
+    Raises:
+        UserError: The one that is asked for does not divide a process's share of the batch, or none does.
+    """
+    share = settings.batch_size // processes
+    fitting = [size for size in range(smallest, share + 1) if share % size == 0]
+    if settings.micro_batch in fitting:
+        return settings.micro_batch
+    small = [size for size in fitting if size <= usual]
+    if settings.micro_batch or not small:
+        choices = f"`micro_batch` {', '.join(map(str, fitting))}" if fitting else "a larger `batch_size`"
+        raise UserError(
+            f"`micro_batch` {settings.micro_batch} does not fit `batch_size` {settings.batch_size}, of which each of "
+            f"{processes} processes has {share}; use {choices}"
+        )
+    return small[-1]
+
+
+def make_loader(task: Task, settings: RunConfig, process: Process, start: int, quarantine: Quarantine) -> Loader:
+    """Make the loader of a task's batches, from a step on."""
+    return Loader(
+        task.source,
+        task.sampler,
+        micro_batch=task.micro_batch,
+        device=process.device,
+        threads=settings.threads or process.cores,
+        prefetch=settings.prefetch,
+        hw_decoder_load=settings.hw_decoder_load,
+        start=start,
+        quarantine=quarantine,
+    )
+
+
+def make_trainer(task: Task, settings: RunConfig, process: Process) -> Trainer:
+    """Make the trainer of a task, with a new network.
+
+    Raises:
+        UserError: There is no such network, or an option needs a GPU.
+    """
+    torch.manual_seed(settings.seed)
+    model = create_model(settings.model, 6 if settings.trimap else 3, settings.grad_checkpointing)
+    if settings.sync_bn:
+        if process.device.type == "cpu":
+            raise UserError("`sync_bn` needs GPUs: PyTorch has no synchronized batch norm on the CPU; leave it out")
+        if process.world_size > 1:
+            model = convert_sync_batchnorm(model)
+    model = model.to(process.device).to(memory_format=torch.channels_last)  # what tensor cores convolve fastest
+    warmup = round(settings.warmup * task.steps)
+    return Trainer(
+        model,
+        task.losses,
+        adamw(model, settings.weight_decay, (settings.beta1, settings.beta2)),
+        lambda step: learning_rate(step, task.steps, warmup, settings.lr),
+        process,
+        seed=settings.seed,
+        accumulate=settings.batch_size // process.world_size // task.micro_batch,
+        clip=settings.clip or math.inf,
+        clip_factor=settings.clip_factor or math.inf,
+        amp=settings.amp,
+        compile=settings.compile,
+    )

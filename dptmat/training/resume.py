@@ -1,0 +1,85 @@
+"""Where a run goes on: which checkpoint, and whether it is one of this run."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+from dptmat.config.run import RunConfig
+from dptmat.errors import UserError, first_line
+from dptmat.training import checkpoint
+from dptmat.training.task import Task
+from dptmat.training.trainer import Trainer
+
+_logger = logging.getLogger(__name__)
+
+
+def refuse_another_run(settings: RunConfig) -> None:
+    """Refuse an output folder that holds a run which is not the one to go on with.
+
+    Raises:
+        UserError: It does.
+    """
+    out = Path(settings.out)
+    if not (out / "config.toml").exists() or settings.resume == "auto":
+        return
+    if not settings.resume:
+        raise UserError(f"`out` {out} holds another run; go on with it by `resume` auto, or choose another folder")
+    if Path(settings.resume).absolute().parent != (out / "checkpoints").absolute():
+        raise UserError(f"`resume` {settings.resume} is not of the run that `out` {out} holds; choose another folder")
+
+
+def resume(task: Task, trainer: Trainer, settings: RunConfig, *, speaks: bool) -> tuple[int, bool]:
+    """Give the trainer the state of the checkpoint to go on from, if there is any.
+
+    Args:
+        task: What is trained on what.
+        trainer: Its trainer; its state is replaced.
+        settings: Of the run.
+        speaks: Whether this process tells of damaged checkpoints.
+
+    Returns:
+        Steps done, and whether the run was stopped there without the validation that was due.
+
+    Raises:
+        UserError: The checkpoint is damaged, or of a run with other settings or other data.
+    """
+    path, saved = _find(settings, speaks)
+    if path is None or saved is None:
+        return 0, False
+    _require_same_run(task, settings, path, saved)
+    try:
+        trainer.load_state_dict(saved)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # torch raises any of these
+        raise UserError(
+            f"checkpoint {path} does not fit {settings.model}: {first_line(error)}; use one of this run"
+        ) from error
+    return saved["step"], saved.get("owes_validation", False)
+
+
+def _find(settings: RunConfig, speaks: bool) -> tuple[Path | None, dict[str, Any] | None]:
+    if settings.resume != "auto":
+        return (Path(settings.resume), checkpoint.load(settings.resume)) if settings.resume else (None, None)
+    path, saved, damaged = checkpoint.newest_whole(Path(settings.out) / "checkpoints")
+    for sentence in damaged if speaks and path else ():
+        _logger.warning("%s; going on from %s instead", sentence, path.name if path else "the start")
+    return path, saved
+
+
+def _require_same_run(task: Task, settings: RunConfig, path: Path, saved: dict[str, Any]) -> None:
+    repeat = "repeat its options, or start a new run in another folder"
+    for field in dataclasses.fields(settings):
+        former = saved["config"].get(field.metadata["formerly"], field.default)
+        now, then = getattr(settings, field.name), saved["config"].get(field.name, former)
+        if now != then and not field.metadata["changeable_on_resume"]:
+            raise UserError(f"`{field.name}` is {now}, but the run of {path} was begun with {then}; {repeat}")
+    if saved["micro_batch"] != task.micro_batch:
+        raise UserError(
+            f"`micro_batch` is {task.micro_batch}, but the run of {path} was begun with {saved['micro_batch']}, "
+            f"and what is computed depends on it; {repeat}"
+        )
+    if saved["data_fingerprint"] != task.data_fingerprint:
+        raise UserError(
+            f"{task.summary} are not what the run of {path} was begun with; restore its files, or start a new run in "
+            "another folder"
+        )
