@@ -1,0 +1,102 @@
+"""What ``import dptmat`` gives, when it is loaded, and that Python calls are as short as the command's."""
+
+import logging
+import resource
+import subprocess
+import sys
+
+import pytest
+
+import dptmat as library
+from dptmat.errors import UserError
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["pretrain", "--help"], ["evaluate", "--help"]])
+def test_help_needs_no_torch(words):
+    code = (
+        "import sys, dptmat.cli\n"
+        f"sys.argv = ['dptmat', *{words}]\n"
+        "try:\n dptmat.cli.main()\n"
+        "except SystemExit as ended:\n"
+        " print([m for m in ('torch', 'numpy', 'numba', 'nvidia.dali', 'cupy') if m in sys.modules], ended.code)"
+    )
+    assert run_python(code).splitlines()[-1] in ("[] 0", "[] None")
+
+
+@pytest.mark.timing
+def test_the_first_word_comes_within_half_a_second():
+    """By the processor's time: a shared machine may keep it waiting."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "dptmat", "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(seconds) < 0.5
+
+
+def test_every_public_name_is_there_and_loaded_when_it_is_used():
+    for name in library.__all__:
+        assert getattr(library, name) is not None
+    assert set(library.__all__) <= set(dir(library))
+    assert library.__version__ == "0.1.0"
+    with pytest.raises(AttributeError, match="module 'dptmat' has no attribute 'pretrian'"):
+        library.pretrian  # noqa: B018
+    assert run_python("import sys, dptmat; print('torch' in sys.modules)") == "False\n"
+
+
+def test_tasks_are_functions_also_after_their_modules_are_imported():
+    code = "import dptmat.tasks.pretrain, dptmat\nprint(callable(dptmat.pretrain), callable(dptmat.evaluate))"
+    assert run_python(code) == "True True\n"
+
+
+def test_a_python_call_is_as_short_as_the_command(photographs, tmp_path, said):
+    last = library.pretrain(
+        data=photographs, out=tmp_path / "run", model="unet_resnet10t", size=64, batch_size=4, steps=1, device="cpu"
+    )
+    assert last == tmp_path / "run/checkpoints/step-000000001.pt"
+    assert "72 photographs, 1 steps of 4 on cpu" in said()
+
+
+def test_a_python_user_can_silence_it(photographs, tmp_path, capfd):
+    logger = logging.getLogger("dptmat")
+    logger.setLevel(logging.ERROR)
+    try:
+        library.pretrain(
+            data=photographs, out=tmp_path / "run", model="unet_resnet10t", size=64, batch_size=4, steps=1, device="cpu"
+        )
+    finally:
+        logger.setLevel(logging.NOTSET)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"data": "a", "out": "b", "batchsize": 4},
+            r"unknown key 'batchsize'; did you mean batch_size\?",
+        ),
+        ({"data": "a"}, "missing: `out`"),
+        ({"data": "a", "out": "b", "size": 65}, "`size` 65 is not a multiple of 32; use 64 or 96"),
+    ],
+)
+def test_wrong_options_are_named_as_python_knows_them(options, message):
+    with pytest.raises(UserError, match=message):
+        library.pretrain(**options)
+
+
+def test_a_former_name_is_taken_with_a_note(dptmat, tmp_path):
+    """As an option and in a file; the present name on the command line wins."""
+    words = ["pretrain", "--data", "a", "--out", "b", "--dry-run"]
+    status, output, error = dptmat(*words, "--recompute")
+    assert (status, error) == (0, "options: recompute is called grad_checkpointing now\n")
+    assert "grad_checkpointing = true" in output
+    assert "recompute" not in output
+    (tmp_path / "c.toml").write_text("recompute = true\n")
+    assert "grad_checkpointing = true" in dptmat(*words, "--config", tmp_path / "c.toml")[1]
+    assert "grad_checkpointing = false" in dptmat(*words, "--config", tmp_path / "c.toml", "--no-grad-checkpointing")[1]
