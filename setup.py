@@ -18,6 +18,12 @@ setup(
     description="Label-free pre-training for image matting with a GPU data path: DALI, CuPy and PyTorch",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The dptmat authors",
+    keywords=["image matting", "alpha matte", "trimap", "self-supervised pre-training", "DALI", "CuPy", "PyTorch"],
+    project_urls={
+        "Paper": "https://openaccess.thecvf.com/content/WACV2024/html/"
+        "Li_Disentangled_Pre-Training_for_Image_Matting_WACV_2024_paper.html"
+    },
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
@@ -56,5 +62,21 @@ setup(
         ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},
-    classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: MacOS",  # all but training, whose files DALI decodes
+        "Operating System :: Microsoft :: Windows",  # likewise
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
 )

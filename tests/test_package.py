@@ -1,7 +1,6 @@
-"""The package as a user gets it: the wheel works outside the checkout, imports keep to the rules, the README runs."""
+"""The package as a user gets it: the wheel works outside the checkout, and imports keep to the rules."""
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
@@ -90,27 +89,3 @@ def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
     *files, unknown = ended.stdout.split()
     assert files == [str(tmp_path / "dptmat" / name / "__init__.py") for name in (".", "kernels", "pipelines")]
     assert int(unknown) > 0
-
-
-def test_the_python_example_of_the_readme_runs(tmp_path):
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
-    subprocess.run([sys.executable, "-c", example], check=True, cwd=tmp_path)
-
-
-def test_the_commands_of_the_readme_exist(tmp_path):
-    """Every option that the README shows is one of the command that it is shown with."""
-    from dptmat.cli import dptmat
-
-    shown = re.findall(
-        r"^ {0,4}(?:\$ )?dptmat (\w+) (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert shown
-    for name, rest in shown:
-        options = {
-            option
-            for parameter in dptmat.commands[name].params
-            for option in (*parameter.opts, *parameter.secondary_opts)
-        }
-        assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= options
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert {"demo", "test"} <= set(targets)

@@ -1,0 +1,103 @@
+"""The README and the pages beside it: the example runs, and what they name exists."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from dptmat.cli import dptmat
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TORCHRUN = {"--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-endpoint"}
+FORMER = {"--recompute"}  # accepted, and named in the changelog
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+
+
+def options_of(command):
+    """All spellings of a command's options."""
+    context = click.Context(command, help_option_names=["-h", "--help"])
+    return {
+        option
+        for parameter in command.get_params(context)
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--")
+    }
+
+
+def named_options(text):
+    """The options that a text names; an arrow and the end of a comment are none."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+
+
+def anchor(heading):
+    """The anchor that a renderer of Markdown gives to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path):
+    example = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL).group(1)
+    subprocess.run([sys.executable, "-c", example], check=True, cwd=tmp_path)
+
+
+@each_document
+def test_python_examples_can_be_parsed(path):
+    for example in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+        ast.parse(example)
+
+
+@each_document
+def test_each_command_has_the_options_it_is_shown_with(path):
+    shown = re.findall(r"^ {4}(?:torchrun .*-m )?dptmat (\w+) +(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown or path.name not in ("README.md", "training.md", "evaluation.md")
+    for name, rest in shown:
+        assert named_options(rest) <= options_of(dptmat.commands[name]), name
+
+
+@each_document
+def test_each_option_that_is_named_is_one(path):
+    text = path.read_text(encoding="utf-8")
+    known = TORCHRUN | FORMER | options_of(dptmat).union(*map(options_of, dptmat.commands.values()))
+    for script, rest in re.findall(r"python (benchmarks/\w+\.py)(.*)$", text, re.MULTILINE):
+        source = (ROOT / script).read_text(encoding="utf-8")
+        assert all(f'"{option}"' in source for option in named_options(rest)), script
+    assert named_options(re.sub(r"python benchmarks/.*", "", text)) <= known
+
+
+@each_document
+def test_each_link_leads_to_a_file_and_its_heading(path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        name, _, heading = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in map(anchor, headings), link
+
+
+@each_document
+def test_each_path_that_is_named_is_there(path):
+    named = re.findall(
+        r"`((?:benchmarks|docs|dptmat|kernels|pipelines|recipes|tests)/[^`\s]*)`", path.read_text(encoding="utf-8")
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_page_is_linked_from_the_readme():
+    text = README.read_text(encoding="utf-8")
+    for path in DOCUMENTS[1:]:
+        assert f"]({path.relative_to(ROOT).as_posix()})" in text
+
+
+def test_one_version_of_ruff():
+    pinned = re.search(r"ruff==([\d.]+)", (ROOT / "setup.py").read_text(encoding="utf-8")).group(1)
+    hooks = re.findall(r"ruff==([\d.]+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert set(hooks) == {pinned}
