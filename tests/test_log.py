@@ -43,6 +43,7 @@ def test_a_skipped_step_names_eight_of_its_samples(tmp_path, said, count):
     shown = "0, 1, 2" if count == 3 else "0, 1, 2, 3, 4, 5, 6, 7, ..."
     assert said() == f"step 5/9 left out: loss or gradient is not finite; samples {shown}\n"
     assert log.skipped_steps == 1
+    log.close()
 
 
 def test_other_processes_write_and_say_nothing(tmp_path, said):

@@ -34,6 +34,11 @@ class Checkpoints:
         self._folder, self._keep, self._state = Path(folder), keep, state
         self._again_at: float | None = None  # seconds of the host's clock
 
+    @property
+    def pending(self) -> bool:
+        """Whether the last checkpoint could not be written yet."""
+        return self._again_at is not None
+
     def save(self, step: int) -> None:
         """Write the checkpoint of ``step``, or say why not and leave it to ``save_if_due`` and the next ``save``."""
         self._again_at = None
@@ -152,15 +157,17 @@ def load(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{broken} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for a damaged or foreign file
-        raise UserError(f"checkpoint {path} cannot be read: {first_line(error)}; {expected}") from error
+        # torch's own words on foreign content advise to run its code.
+        reason = "it holds more than tensors and plain values" if "weights_only" in str(error) else first_line(error)
+        raise UserError(f"checkpoint {path} cannot be read: {reason}; {expected}") from error
     for former, name in _FORMER.items():
         if isinstance(state, dict) and former in state:
             state.setdefault(name, state.pop(former))
     missing = _PARTS - set(state if isinstance(state, dict) else ())
     if missing:
         raise UserError(f"checkpoint {path} has no {', '.join(sorted(missing))}; {expected}")
-    if not isinstance(state["config"], dict) or not isinstance(state["step"], int):
-        raise UserError(f"checkpoint {path} holds no settings or no step; {expected}")
+    if not isinstance(state["config"], dict) or not isinstance(state["step"], int) or state["step"] < 0:
+        raise UserError(f"checkpoint {path} holds no settings or no number of steps; {expected}")
     return state
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch.utils.tensorboard import SummaryWriter
 
 from dptmat.defaults import METRICS
+from dptmat.errors import first_line
 from dptmat.files import Journal, write_whole
 
 _logger = logging.getLogger(__name__)
@@ -126,7 +127,11 @@ class _Board:
     """Curves for TensorBoard; where they cannot be written, the run goes on without them."""
 
     def __init__(self, folder: Path, start: int) -> None:
-        self._writer: SummaryWriter | None = SummaryWriter(folder, purge_step=start + 1)
+        self._writer: SummaryWriter | None = None
+        try:
+            self._writer = SummaryWriter(folder, purge_step=start + 1)
+        except Exception as error:  # a full disk, and whatever TensorBoard makes of one
+            self._give_up(error)
 
     def add(self, numbers: dict[str, float], step: int) -> None:
         if self._writer is None:
@@ -134,18 +139,19 @@ class _Board:
         try:
             for name, value in numbers.items():
                 self._writer.add_scalar(name, value, step)
-        except OSError as error:
+        except Exception as error:
             self._give_up(error)
 
     def close(self) -> None:
         if self._writer is not None:
             try:
                 self._writer.close()
-            except OSError as error:
+            except Exception as error:
                 self._give_up(error)
 
-    def _give_up(self, error: OSError) -> None:
-        _logger.warning("tensorboard/ cannot be written: %s; %s goes on", error.strerror, LOG_FILE)
+    def _give_up(self, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        _logger.warning("tensorboard/ cannot be written: %s; %s goes on", reason, LOG_FILE)
         self._writer = None
 
 

@@ -109,7 +109,7 @@ class Run:
         self.done, self.owes_validation = distributed.on_all_ranks(
             lambda: resume(task, self.trainer, settings, speaks=process.is_main)
         )
-        self._first = self.done
+        self._saved = self.done
         self._require_same_everywhere()
         if process.is_main:
             going_on = f", going on after step {self.done}" if self.done else ""
@@ -142,8 +142,12 @@ class Run:
             self.validate()
         if self.done and not checkpoint.path_of(self.out / "checkpoints", self.done).exists():
             self.save()  # the run was begun in another folder
-        while self.done < self.task.steps and not self.stop_reason:
-            self.advance()
+        try:
+            while self.done < self.task.steps and not self.stop_reason:
+                self.advance()
+        except Exception as error:  # whatever it is, and wherever it comes from
+            self._save_what_was_reached(error)
+            raise
 
     def advance(self) -> None:
         """Do a step, and what is due after it."""
@@ -163,14 +167,8 @@ class Run:
         return self.done % self.settings.save_every == 0 or self.done == self.task.steps
 
     def step(self) -> None:
-        """Do one step of the optimizer; where it fails in this process alone, save what was reached before."""
-        try:
-            self.averages.add(*self.trainer.step(self.done, self.batches))
-        except (UserError, torch.OutOfMemoryError) as error:
-            if self.done > self._first:
-                self.stop_reason = str(error)
-                self.save()
-            raise
+        """Do one step of the optimizer."""
+        self.averages.add(*self.trainer.step(self.done, self.batches))
         self.done += 1
 
     def poll(self) -> str:
@@ -188,7 +186,7 @@ class Run:
         """Log the means since the last report, the wait for data, and the steps that were skipped.
 
         Raises:
-            UserError: Too many steps in a row were skipped; the state is saved before.
+            UserError: Too many steps in a row were skipped.
         """
         means, skipped = self.averages.read()
         # All processes wait for the one that waits longest.
@@ -201,8 +199,6 @@ class Run:
             self._name_skipped(skipped)
         longest = self.averages.longest
         if longest >= self.settings.max_nonfinite + self.trainer.overflows_allowed:
-            self.stop_reason = "not finite"
-            self.save()
             raise UserError(
                 f"{longest} steps in a row up to step {self.done} had a loss or a gradient that is not finite and were "
                 "left out, so the network is as before them; start again with a lower `lr` or with `amp` off, or look "
@@ -221,6 +217,7 @@ class Run:
         if self.process.is_main:
             last = self.stop_reason or self.done == self.task.steps
             (self.checkpoints.save_at_last if last else self.checkpoints.save)(self.done)
+        self._saved = self.done
 
     def finish(self) -> Path:
         """Say what was written, and do what comes after the last step; return the path of the last checkpoint.
@@ -241,6 +238,16 @@ class Run:
         if not self.stop_reason:
             self.task.finish()
         return last
+
+    def _save_what_was_reached(self, error: Exception) -> None:
+        """Save the state before an error, which may be this process's alone; a failure to save is only said."""
+        if (self.done == self._saved and not self.checkpoints.pending) or not self.trainer.is_whole:
+            return
+        self.stop_reason = str(error) or type(error).__name__
+        try:
+            self.save()
+        except Exception as another:  # the first error is the one to tell
+            _logger.warning("what was reached after step %s cannot be saved: %s", self.done, another)
 
     def _require_same_everywhere(self) -> None:
         seen = self.done, self.task.data_fingerprint, self.task.micro_batch

@@ -32,6 +32,9 @@ class Trainer:
         clip_factor: Likewise, as a multiple of the running mean of the norms.
         amp: "bf16", "fp16", "off", or "auto" for bf16 where the GPU has it, fp16 on older ones and off on the CPU.
         compile: Whether to compile the network with ``torch.compile``.
+
+    Attributes:
+        is_whole: Whether the state is that of a number of whole steps: not where an error came amid the update.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Trainer:
         self._accumulate, self._clip, self._clip_factor = accumulate, clip, clip_factor
         self._running_norm = torch.zeros((), device=process.device)
         self._buffers = Buffers(model)
+        self.is_whole = True
         self.dtype = choose_dtype(amp, process.device)
         # float16 alone needs its gradients scaled: bfloat16 has the range of float32.
         self._scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
@@ -81,6 +85,7 @@ class Trainer:
             self._buffers.put_back()
             self.optimizer.zero_grad(set_to_none=True)
             raise
+        self.is_whole = False
         self._scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self._clip, self._clip_factor, self._running_norm)
         skipped = ~norm.isfinite()
@@ -90,6 +95,7 @@ class Trainer:
         self._scaler.update()
         self._buffers.put_back_if(skipped)
         self.optimizer.zero_grad(set_to_none=True)
+        self.is_whole = True
         return {**totals, "grad_norm": norm}, torch.stack([skipped, *lost])
 
     def _accumulate_gradients(self, number: int, batches: Iterator[Any]) -> tuple[dict[str, Tensor], list[Tensor]]:
