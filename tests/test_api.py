@@ -82,6 +82,10 @@ def test_a_python_user_can_silence_it(photographs, tmp_path, capfd):
             r"unknown key 'batchsize'; did you mean batch_size\?",
         ),
         ({"data": "a"}, "missing: `out`"),
+        ({"data": "a", "out": ""}, "`out` must be the path of a file or folder; got ''"),
+        ({"data": "a", "out": "b\0c"}, "`out` must be the path of a file or folder"),
+        ({"data": "a", "out": "b", "lr": float("inf")}, "`lr` must be a finite number; got inf"),
+        ({"data": "a", "out": "b", "threads": 1_000_000}, "`threads` must be 0 to 1024; got 1000000"),
         ({"data": "a", "out": "b", "size": 65}, "`size` 65 is not a multiple of 32; use 64 or 96"),
     ],
 )
@@ -100,3 +104,16 @@ def test_a_former_name_is_taken_with_a_note(dptmat, tmp_path):
     (tmp_path / "c.toml").write_text("recompute = true\n")
     assert "grad_checkpointing = true" in dptmat(*words, "--config", tmp_path / "c.toml")[1]
     assert "grad_checkpointing = false" in dptmat(*words, "--config", tmp_path / "c.toml", "--no-grad-checkpointing")[1]
+
+
+def test_a_tilde_is_the_home_folder_in_files_and_python_too(dptmat, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.toml").write_text('data = "~/photos"\nout = "~/run"\ninit = "~/w.pt"\nresume = "auto"\n')
+    _, output, _ = dptmat("pretrain", "--config", tmp_path / "c.toml", "--dry-run")
+    expected = {
+        f'data = "{tmp_path}/photos"',
+        f'out = "{tmp_path}/run"',
+        f'init = "{tmp_path}/w.pt"',
+        'resume = "auto"',
+    }
+    assert expected <= set(output.splitlines())

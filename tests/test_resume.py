@@ -8,6 +8,7 @@ from networks import make_normalized, state_of
 
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.errors import UserError
+from dptmat.tasks.pretrain import pretrain
 from dptmat.training import checkpoint
 from dptmat.training.resume import refuse_another_run, resume
 
@@ -57,3 +58,17 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
         refuse_another_run(PretrainConfig(data="d", out=str(tmp_path)))
     refuse_another_run(PretrainConfig(data="d", out=str(tmp_path), resume="auto"))
     refuse_another_run(PretrainConfig(data="d", out=str(tmp_path / "new")))
+
+
+def test_without_a_checkpoint_what_an_earlier_try_listed_does_not_count(photographs, tmp_path):
+    """Its list of photographs and its quarantine, while files have come and gone."""
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "config.toml").write_text("")
+    (out / "files.txt").write_text("gone_1.jpg\ngone_2.jpg\n")
+    names = sorted(photographs.iterdir())
+    (out / "quarantine.txt").write_text("".join(f"{name}\tnot mounted\n" for name in names))
+    options = {"model": "unet_resnet10t", "size": 64, "batch_size": 4, "steps": 1, "device": "cpu"}
+    assert pretrain(data=photographs, out=out, resume="auto", **options).exists()
+    assert len((out / "files.txt").read_text().splitlines()) == 72
+    assert not (out / "quarantine.txt").read_text()

@@ -165,8 +165,8 @@ class RunConfig:
     # Measured by benchmarks/loader.py on 2 CPU cores, whole pipeline: 757, 1098, 1124 and 1031 images/s with 1, 2, 3
     # and 4 threads; by benchmarks/throughput.py, MatteFormer: waited 0.4 % with 1 thread, 0.1 % with 2.
     threads: int = setting(
-        0, "Threads per process that decode images; 0: all cores, shared among the processes.", low=0, group=HARDWARE,
-        changeable_on_resume=True,
+        0, "Threads per process that decode images; 0: all cores, shared among the processes.", low=0, high=1024,
+        group=HARDWARE, changeable_on_resume=True,
     )  # fmt: skip
     # Likewise: 995, 1003, 997 and 1001 images/s with 1, 2, 3 and 4; waited 1.0 % with 1, 0.1 % with 2.
     prefetch: int = setting(

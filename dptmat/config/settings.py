@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,9 +71,18 @@ def check(settings: "DataclassInstance") -> None:
             raise UserError(f"`{field.name}` must be of type {kind.__name__}, got {value!r}")
         if limits["choices"] and value not in limits["choices"]:
             raise UserError(f"`{field.name}` must be one of {', '.join(limits['choices'])}; got {value!r}")
+        if kind is float and not math.isfinite(value):
+            raise UserError(f"`{field.name}` must be a finite number; got {value}")
+        if is_path(field) and (not value and field.default is dataclasses.MISSING or "\0" in value):
+            raise UserError(f"`{field.name}` must be the path of a file or folder; got {value!r}")
         low, high = limits["low"], limits["high"]
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             raise UserError(f"`{field.name}` must be {_expected(low, high)}; got {value}")
+
+
+def is_path(field: dataclasses.Field) -> bool:
+    """Tell whether a field is the path of a file or folder, perhaps with other words that it may be."""
+    return bool({"DIR", "FILE"} & set((field.metadata["unit"] or "").split("|")))
 
 
 def _expected(low: float | None, high: float | None) -> str:
@@ -102,7 +112,10 @@ def from_mapping(cls: type[SettingsT], values: Mapping[str, Any], source: str) -
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(fields)}"
             raise UserError(f"{source}: unknown key {name!r}; {hint}")
-        given[former.get(name, name)] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        name = former.get(name, name)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        # What a shell does only where the path is a word of its own, and never in a file.
+        given[name] = os.path.expanduser(value) if isinstance(value, str) and is_path(fields[name]) else value
     required = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
     missing = [f"`{name}`" for name in sorted(required) if name not in given]
     if missing:

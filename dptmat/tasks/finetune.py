@@ -6,6 +6,7 @@ the unknown region alone as in DPT (Li et al., WACV 2024).
 
 import dataclasses
 import logging
+import math
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ from dptmat.training import distributed
 from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
 from dptmat.training.distributed import Process
 from dptmat.training.quarantine import Quarantine, name_bad
-from dptmat.training.run import FILES, Run, joined_processes
+from dptmat.training.resume import list_begun_with
+from dptmat.training.run import Run, joined_processes
 from dptmat.weights.load import load_network, read
 
 _logger = logging.getLogger(__name__)
@@ -85,7 +87,7 @@ class Finetuning:
         if process.is_main:
             for path, reason in empty:
                 name_bad(str(path), reason)
-        begun_with = Path(settings.out) / FILES if settings.resume else None
+        begun_with = list_begun_with(settings)
         self.index = backgrounds = ImageIndex.open(settings.bg, "bg", begun_with=begun_with)
         self._cases, self._trimaps = _validation_cases(settings)
         self._has_validated = False
@@ -155,6 +157,11 @@ class Finetuning:
             report=_silent if self._has_validated else _logger.warning,  # the same images are left out every time
         )  # fmt: skip
         scores = mean_scores([score for images in distributed.gather(part.images) for score in images])
+        if math.isnan(scores["sad"]) and not self._has_validated:
+            raise UserError(
+                "none of the validation images can be scored, so that no best network could be told; the messages "
+                "above say why: mend `val_image`, `val_trimap` or `val_alpha`, or leave them out"
+            )
         self._has_validated = True
         if process.is_main and scores["sad"] < self._best_sad:
             self._save_best(model, step, scores)

@@ -22,7 +22,8 @@ from dptmat.training import distributed
 from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
 from dptmat.training.distributed import Process
 from dptmat.training.quarantine import Quarantine, read_quarantine
-from dptmat.training.run import FILES, Run, joined_processes
+from dptmat.training.resume import list_begun_with
+from dptmat.training.run import Run, joined_processes
 
 _MICRO_BATCH = 64  # samples that pass through the network together, unless asked otherwise
 
@@ -60,7 +61,7 @@ class Pretraining:
     preview_rows = 8
 
     def __init__(self, settings: PretrainConfig, process: Process) -> None:
-        begun_with = Path(settings.out) / FILES if settings.resume else None
+        begun_with = list_begun_with(settings)
         self.index = ImageIndex.open(settings.data, begun_with=begun_with)
         self._settings, self._process = settings, process
         self.sampler = Sampler(settings.seed, len(self.index), settings.batch_size, process.rank, process.world_size)

@@ -13,6 +13,15 @@ from dptmat.training.trainer import Trainer
 
 _logger = logging.getLogger(__name__)
 
+FILES = "files.txt"  # in the output folder: the photographs that the run began with
+
+
+def list_begun_with(settings: RunConfig) -> Path | None:
+    """Find the list of the photographs that a resumed run began with; None where it has no checkpoint to go on from."""
+    out = Path(settings.out)
+    goes_on = settings.resume and (settings.resume != "auto" or checkpoint.latest(out / "checkpoints"))
+    return out / FILES if goes_on else None
+
 
 def refuse_another_run(settings: RunConfig) -> None:
     """Refuse an output folder that holds a run which is not the one to go on with.

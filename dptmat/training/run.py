@@ -24,14 +24,12 @@ from dptmat.training.distributed import Process
 from dptmat.training.lock import locked
 from dptmat.training.log import LOG_FILE, RunLog
 from dptmat.training.quarantine import QUARANTINE_FILE, open_quarantine
-from dptmat.training.resume import refuse_another_run, resume
+from dptmat.training.resume import FILES, list_begun_with, refuse_another_run, resume
 from dptmat.training.signals import Signals
 from dptmat.training.task import Task
 from dptmat.weights.initialize import initialize
 
 _logger = logging.getLogger(__name__)
-
-FILES = "files.txt"  # in the output folder: the photographs that the run began with
 
 
 @contextlib.contextmanager
@@ -62,6 +60,8 @@ def _take_folder(settings: RunConfig, held: contextlib.ExitStack) -> None:
     """Take the output folder for this run alone, and remove what a kill has left half written."""
     held.enter_context(locked(settings.out))
     refuse_another_run(settings)
+    if settings.resume == "auto" and not list_begun_with(settings):  # of a try that ended before its first checkpoint
+        (Path(settings.out) / QUARANTINE_FILE).unlink(missing_ok=True)
     for folder in (Path(settings.out), Path(settings.out) / "checkpoints"):
         checkpoint.remove_parts(folder)
 
