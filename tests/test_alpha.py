@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_philox import plain_bytes
+from reference.philox import plain_bytes
 
 from dptmat.kernels import random_alpha, random_trimap
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from published import make_input, plain_gca, plain_mgmatting, published, randomise
-from test_matteformer import make_input as make_trimap_input
-from test_matteformer import perturb, plain_block
+from reference.matteformer import make_input as make_trimap_input
+from reference.matteformer import perturb, plain_block
+from reference.published import make_input, plain_gca, plain_mgmatting, published, randomise
 
 from dptmat.errors import UserError
 from dptmat.models import create_model

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 
-import cuda_host
 import numpy as np
 import pytest
 import torch
+from reference import cuda_host
 
 from dptmat.kernels import _launch, composite, random_alpha, random_trimap, synthesize
 from dptmat.kernels._checks import seed_as_int64

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from published import make_input, randomise
+from reference.published import make_input, randomise
 from torch.nn.functional import one_hot
 
 from dptmat.errors import UserError

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from published import expected_names, guided_attention, make_input, plain_gca, published, randomise, sizes
+from reference.published import expected_names, guided_attention, make_input, plain_gca, published, randomise, sizes
 from torch import nn
 
 from dptmat.models.gca import GCAMatting, GuidedAttention, attention, key_weights, unknown_map

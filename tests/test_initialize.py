@@ -6,7 +6,7 @@ import types
 import pytest
 import timm
 import torch
-from published import published
+from reference.published import published
 from torch.nn.functional import interpolate
 
 from dptmat.config.pretrain import PretrainConfig

@@ -4,8 +4,8 @@ import time
 
 import cv2
 import numpy as np
-import plain_metrics
 import pytest
+from reference import metrics as plain
 
 from dptmat import metrics
 from dptmat.data.image_io import LEVELS
@@ -51,7 +51,7 @@ def test_all_equal_their_definition(shape):
             pred, alpha = make(kind, random, shape), make(other, random, shape)
             trimap = random.choice(picture(0, 127, 128, 128, 128, 129, 255), shape)
             for name in NAMES:
-                expected = getattr(plain_metrics, name)(pred, alpha, trimap)
+                expected = getattr(plain, name)(pred, alpha, trimap)
                 result = getattr(metrics, name)(pred, alpha, trimap)
                 assert isinstance(result, float)
                 # Both compute in double precision, but Conn in plain loops, whose alphas are single: 6e-8 per pixel.
@@ -65,7 +65,7 @@ def test_conn_of_many_small_pictures():
     trimap = np.full((3, 4), 128, np.uint8)
     for i in range(400):
         pred, alpha = make(KINDS[i % 3], random, trimap.shape), make(KINDS[i // 3 % 3], random, trimap.shape)
-        assert metrics.conn(pred, alpha, trimap) == pytest.approx(plain_metrics.conn(pred, alpha, trimap), abs=1e-9)
+        assert metrics.conn(pred, alpha, trimap) == pytest.approx(plain.conn(pred, alpha, trimap), abs=1e-9)
 
 
 def test_hand_computed():
@@ -82,7 +82,7 @@ def test_hand_computed():
 
 
 def test_norm_of_the_plain_kernel_is_the_published_one():
-    assert plain_metrics.kernel()[1] == pytest.approx(0.1017678191555374, rel=1e-14)
+    assert plain.kernel()[1] == pytest.approx(0.1017678191555374, rel=1e-14)
 
 
 def amplitude_at(at, image):

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from published import expected_names, make_input, plain_mgmatting, published, randomise, sizes
+from reference.published import expected_names, make_input, plain_mgmatting, published, randomise, sizes
 
 from dptmat.models.mgmatting import ASPP, MGMatting
 

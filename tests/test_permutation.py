@@ -4,32 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_philox import LOW, plain_philox
+from reference.permutation import plain_keys, plain_permute
 
 from dptmat.kernels.permutation import half_bits, permute, round_keys
 from dptmat.kernels.philox import Stream
-
-
-def plain_keys(seed, stream, ident):
-    return plain_philox(seed, stream, ident, 0) + plain_philox(seed, stream, ident, 1)
-
-
-def plain_permute(index, n, keys):
-    """Map one position, from the text of the contract, in Python's integers."""
-    h = 1
-    while 4**h < n:
-        h += 1
-    while True:
-        left, right = index >> h, index & (2**h - 1)
-        for key in keys:
-            f = (right ^ key) * 0x9E3779B1 & LOW
-            f ^= f >> 15
-            f = f * 0x85EBCA77 & LOW
-            f ^= f >> 13
-            left, right = right, left ^ (f & (2**h - 1))
-        index = left << h | right
-        if index < n:
-            return index
 
 
 @pytest.mark.parametrize("n", [*range(1, 20), 63, 64, 65, 1023, 1024, 1025, 4097, 65536, 100_003])

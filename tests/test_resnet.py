@@ -1,6 +1,6 @@
 import pytest
 import torch
-from published import encode, expected_names, make_input, published, randomise
+from reference.published import encode, expected_names, make_input, published, randomise
 from torch import nn
 
 from dptmat.models.decoder import CHANNELS

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_philox import plain_philox
+from reference.philox import plain_philox
 
 from dptmat.kernels import composite, random_alpha, random_trimap, synthesize
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_permutation import plain_keys, plain_permute
+from reference.permutation import plain_keys, plain_permute
 
 from dptmat.kernels import random_trimap
 

@@ -23,58 +23,62 @@ def published(network):
     return state
 
 
+SPECTRAL = {"module.weight_u", "module.weight_v", "module.weight_bar"}
+NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
 def expected_names(*, gca):
     """All keys of a published checkpoint, by the rules of the architecture."""
-    sn = {"module.weight_u", "module.weight_v", "module.weight_bar"}
-    bn = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-    names = set()
+    layers = {**_encoder_layers(), **_decoder_layers(), **(_gca_layers() if gca else _mgmatting_layers())}
+    return {f"{layer}.{leaf}" for layer, leaves in layers.items() for leaf in leaves}
 
-    def add(prefix, leaves):
-        names.update(f"{prefix}.{leaf}" for leaf in leaves)
 
-    def block(prefix, extra):
-        for i in (1, 2):
-            add(f"{prefix}.conv{i}", sn)
-            add(f"{prefix}.bn{i}", bn)
-        if extra:
-            add(f"{prefix}.{extra}.1", sn)
-            add(f"{prefix}.{extra}.2", bn)
-
+def _encoder_layers():
+    layers = {}
     for i in (1, 2, 3):
-        add(f"encoder.conv{i}", sn)
-        add(f"encoder.bn{i}", bn)
+        layers |= {f"encoder.conv{i}": SPECTRAL, f"encoder.bn{i}": NORM}
     for stage, blocks in (("layer1", 3), ("layer2", 4), ("layer3", 4), ("layer_bottleneck", 2)):
         for j in range(blocks):
-            block(f"encoder.{stage}.{j}", "downsample" if j == 0 and stage != "layer1" else None)
+            layers |= _block_layers(f"encoder.{stage}.{j}", "downsample" if j == 0 and stage != "layer1" else None)
     for i in range(5):
         for j in (0, 3):
-            add(f"encoder.shortcut.{i}.{j}", sn)
-            add(f"encoder.shortcut.{i}.{j + 2}", bn)
+            layers |= {f"encoder.shortcut.{i}.{j}": SPECTRAL, f"encoder.shortcut.{i}.{j + 2}": NORM}
+    return layers
+
+
+def _decoder_layers():
+    layers = {"decoder.conv1": SPECTRAL, "decoder.bn1": NORM}
     for stage, blocks in ((1, 2), (2, 3), (3, 3), (4, 2)):
         for j in range(blocks):
-            block(f"decoder.layer{stage}.{j}", "upsample" if j == 0 else None)
-    add("decoder.conv1", sn)
-    add("decoder.bn1", bn)
-    if gca:
-        for i in (1, 5, 9):
-            add(f"encoder.guidance_head.{i}", sn)
-            add(f"encoder.guidance_head.{i + 2}", bn)
-        for part in ("encoder", "decoder"):
-            add(f"{part}.gca.guidance_conv", {"weight", "bias"})
-            add(f"{part}.gca.W.0", {"weight"})
-            add(f"{part}.gca.W.1", bn)
-        add("decoder.conv2", {"weight", "bias"})
-    else:
-        for i in range(1, 6):
-            add(f"aspp.aspp{i}", {"weight"})
-            add(f"aspp.aspp{i}_bn", bn)
-        add("aspp.conv2", {"weight"})
-        add("aspp.bn2", bn)
-        for k in (1, 4, 8):
-            add(f"decoder.refine_OS{k}.0", {"weight"})
-            add(f"decoder.refine_OS{k}.1", bn)
-            add(f"decoder.refine_OS{k}.3", {"weight", "bias"})
-    return names
+            layers |= _block_layers(f"decoder.layer{stage}.{j}", "upsample" if j == 0 else None)
+    return layers
+
+
+def _block_layers(prefix, resample):
+    layers = {f"{prefix}.conv{i}": SPECTRAL for i in (1, 2)} | {f"{prefix}.bn{i}": NORM for i in (1, 2)}
+    if resample:
+        layers |= {f"{prefix}.{resample}.1": SPECTRAL, f"{prefix}.{resample}.2": NORM}
+    return layers
+
+
+def _gca_layers():
+    layers = {"decoder.conv2": {"weight", "bias"}}
+    for i in (1, 5, 9):
+        layers |= {f"encoder.guidance_head.{i}": SPECTRAL, f"encoder.guidance_head.{i + 2}": NORM}
+    for part in ("encoder", "decoder"):
+        layers |= {f"{part}.gca.guidance_conv": {"weight", "bias"}, f"{part}.gca.W.0": {"weight"}}
+        layers |= {f"{part}.gca.W.1": NORM}
+    return layers
+
+
+def _mgmatting_layers():
+    layers = {"aspp.conv2": {"weight"}, "aspp.bn2": NORM}
+    for i in range(1, 6):
+        layers |= {f"aspp.aspp{i}": {"weight"}, f"aspp.aspp{i}_bn": NORM}
+    for k in (1, 4, 8):
+        key = f"decoder.refine_OS{k}"
+        layers |= {f"{key}.0": {"weight"}, f"{key}.1": NORM, f"{key}.3": {"weight", "bias"}}
+    return layers
 
 
 def sizes(network):

@@ -1,0 +1,1 @@
+"""Plain implementations that the tests compare with, written from papers and contracts and not from the product."""
