@@ -7,7 +7,7 @@ from dptmat.errors import UserError
 
 
 @pytest.fixture
-def test_set(tmp_path):
+def folders(tmp_path):
     """Folder of image/, alpha/ and trimap/, each with a file of three names; nothing reads them."""
     for folder in ("image", "alpha", "trimap"):
         (tmp_path / "set" / folder).mkdir(parents=True)
@@ -32,11 +32,11 @@ def test_set(tmp_path):
         ("image", "alpha", None),
     ],
 )
-def test_layouts_of_known_test_sets(test_set, tmp_path, image, alpha, trimap):
+def test_layouts_of_known_test_sets(folders, tmp_path, image, alpha, trimap):
     for source, folder in (("image", image), ("alpha", alpha), ("trimap", trimap)):
         if folder:
             (tmp_path / "known" / folder).parent.mkdir(parents=True, exist_ok=True)
-            (test_set / source).rename(tmp_path / "known" / folder)
+            (folders / source).rename(tmp_path / "known" / folder)
     data = tmp_path / "known"
     if trimap is None:
         with pytest.raises(UserError, match=f"--trimap is missing in --data {data}; give a folder, or all-unknown or"):
@@ -46,20 +46,20 @@ def test_layouts_of_known_test_sets(test_set, tmp_path, image, alpha, trimap):
     assert cases[0] == expected | ({"trimap": data / trimap / "a.png"} if trimap else {})
 
 
-def test_the_image_of_a_prediction_is_found_where_there_is_one(test_set):
+def test_the_image_of_a_prediction_is_found_where_there_is_one(folders):
     """The folders of alphas and trimaps alone leave AIM-500 and P3M-500 open."""
-    (test_set / "alpha").rename(test_set / "mask")
-    (case, *_) = list_cases(data=test_set, predictions=test_set / "mask")
+    (folders / "alpha").rename(folders / "mask")
+    (case, *_) = list_cases(data=folders, predictions=folders / "mask")
     assert case.keys() == {"name", "alpha", "trimap", "prediction"}
-    (test_set / "image").rename(test_set / "blurred_image")
-    (case, *_) = list_cases(data=test_set, predictions=test_set / "mask")
-    assert case["image"] == test_set / "blurred_image/a.png"
+    (folders / "image").rename(folders / "blurred_image")
+    (case, *_) = list_cases(data=folders, predictions=folders / "mask")
+    assert case["image"] == folders / "blurred_image/a.png"
 
 
-def test_explicit_folders_win_over_the_layout(test_set):
-    (test_set / "alpha").rename(test_set / "mattes")
-    (case, *_) = list_cases(data=test_set, alpha=test_set / "mattes")
-    assert case["alpha"] == test_set / "mattes/a.png"
-    assert case["trimap"] == test_set / "trimap/a.png"
-    (case, *_) = list_cases(data=test_set, alpha=test_set / "mattes", trimap="all-unknown")
+def test_explicit_folders_win_over_the_layout(folders):
+    (folders / "alpha").rename(folders / "mattes")
+    (case, *_) = list_cases(data=folders, alpha=folders / "mattes")
+    assert case["alpha"] == folders / "mattes/a.png"
+    assert case["trimap"] == folders / "trimap/a.png"
+    (case, *_) = list_cases(data=folders, alpha=folders / "mattes", trimap="all-unknown")
     assert "trimap" not in case

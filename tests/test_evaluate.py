@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from stand_in import StandIn
 
 from dptmat import create_model, metrics
 from dptmat.data.image_io import LEVELS, pair
@@ -20,21 +20,6 @@ from dptmat.tasks import evaluate
 
 METRICS = ("sad", "mse", "grad", "conn")
 SIZES = {"a": (40, 50), "b": (33, 64), "c": (48, 31)}
-
-
-class Network(nn.Module):
-    """A stand-in that keeps what it is shown; its alpha is the image's red by default."""
-
-    def __init__(self, in_channels=6, compute=lambda x: (x[:, :1] * 0.229 + 0.485).clamp(0, 1)):
-        super().__init__()
-        self.in_channels = in_channels
-        self.compute = compute
-        self.shown = []
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, x):
-        self.shown.append(x)
-        return {"alpha_os1": self.compute(x)}
 
 
 @pytest.fixture
@@ -88,7 +73,7 @@ def run(cases, network=None, **options):
 
 
 def test_a_network_is_scored_and_its_alphas_are_written(test_set, tmp_path):
-    network = Network()
+    network = StandIn()
     done = []
     result, lines = run(
         cases_of(test_set, "image", "trimap", "alpha"), network,
@@ -126,14 +111,14 @@ def test_a_network_is_scored_and_its_alphas_are_written(test_set, tmp_path):
 
 
 def test_alpha_is_cut_to_8_bits_not_rounded(test_set, tmp_path):
-    constant = Network(compute=lambda x: torch.full_like(x[:, :1], 99.9 / 255))
+    constant = StandIn(compute=lambda x: torch.full_like(x[:, :1], 99.9 / 255))
     run(cases_of(test_set, "image", "trimap", "alpha"), constant, out=tmp_path / "out")
     assert np.unique(grey(tmp_path / "out/alpha/a.png")).tolist() == [0, 99, 255]
 
 
 def test_nothing_is_written_without_out(test_set, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result, _ = run(cases_of(test_set, "image", "trimap", "alpha"), Network())
+    result, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     assert result.images[0].prediction is None
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -147,7 +132,7 @@ def test_a_large_image_is_not_cut_by_default(test_set, monkeypatch):
         write(test_set / folder / "a.png", content)
     write(test_set / "alpha/a.png", np.zeros((40, 6000), np.uint8))
     for tile, widest in ((0, 6016), (448, 448)):
-        network = Network()
+        network = StandIn()
         run(cases_of(test_set, "image", "trimap", "alpha")[:1], network, tile=tile)
         assert max(x.shape[3] for x in network.shown) == widest
     with pytest.raises(UserError, match="--tile must be 0 or a multiple of 224"):
@@ -160,14 +145,14 @@ def half(x):
 
 def test_known_regions_follow_the_trimap_unless_the_network_takes_none(test_set, tmp_path):
     cases = cases_of(test_set, "image", "trimap", "alpha")
-    mg = MGMatting.__new__(type("StandIn", (Network, MGMatting), {}))
-    Network.__init__(mg, 4, half)
-    compiled = Network(None, half)
-    compiled._orig_mod = Network(3, half)  # as torch.compile wraps it
+    mg = MGMatting.__new__(type("Mixed", (StandIn, MGMatting), {}))
+    StandIn.__init__(mg, 4, half)
+    compiled = StandIn(None, half)
+    compiled._orig_mod = StandIn(3, half)  # as torch.compile wraps it
     for network, values, known in (
-        (Network(6, half), [0, 127, 255], "from trimap"),
+        (StandIn(6, half), [0, 127, 255], "from trimap"),
         (mg, [0, 127, 255], "from trimap"),  # whose own scripts do not
-        (Network(3, half), [127], "as predicted"),
+        (StandIn(3, half), [127], "as predicted"),
         (compiled, [127], "as predicted"),
     ):
         result, _ = run(cases, network, out=tmp_path / "out")
@@ -176,7 +161,7 @@ def test_known_regions_follow_the_trimap_unless_the_network_takes_none(test_set,
 
 
 def test_all_unknown_shows_nothing_and_scores_the_whole_image(test_set, tmp_path):
-    network = Network(6, half)
+    network = StandIn(6, half)
     result, _ = run(cases_of(test_set, "image", "alpha"), network, trimap="all-unknown", out=tmp_path / "out")
     assert all((x[:, 4] == 1).all() and not x[:, [3, 5]].any() for x in network.shown)
     assert [score.unknown_pixels for score in result.images] == [h * w for h, w in SIZES.values()]
@@ -191,7 +176,7 @@ def test_all_unknown_shows_nothing_and_scores_the_whole_image(test_set, tmp_path
 def test_trimaps_from_alphas_depend_on_the_seed(test_set, tmp_path):
     cases = cases_of(test_set, "image", "alpha")
     for seed in (0, 5):
-        network = Network()
+        network = StandIn()
         result, _ = run(cases, network, trimap="from-alpha", seed=seed, out=tmp_path / "out")
         trimap = from_alpha(grey(test_set / "alpha/b.png"), "b", seed)
         np.testing.assert_array_equal(grey(tmp_path / "out/trimap/b.png"), LEVELS[trimap])
@@ -226,9 +211,9 @@ def test_predictions_are_scored_as_they_are(test_set, tmp_path):
 
 def test_alphas_of_16_bits(test_set):
     alpha = grey(test_set / "alpha/a.png")
-    before, _ = run(cases_of(test_set, "image", "trimap", "alpha"), Network())
+    before, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     write(test_set / "alpha/a.png", alpha.astype(np.uint16) * 257)
-    after, _ = run(cases_of(test_set, "image", "trimap", "alpha"), Network())
+    after, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     assert before == after
 
 
@@ -255,9 +240,9 @@ def other_values(folder):
 
 @pytest.mark.parametrize("damage", [cut_file, other_size, other_values])
 def test_one_bad_image_is_named_and_the_rest_scored(test_set, tmp_path, dptmat, damage):
-    whole, _ = run(cases_of(test_set, "image", "trimap", "alpha"), Network())
+    whole, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     message = damage(test_set)
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), Network(), out=tmp_path / "out")
+    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
     assert [score.name for score in result.images] == ["a", "c"]
     assert [scores_of(score) for score in result.images] == [scores_of(whole.images[i]) for i in (0, 2)]
     assert result.mean["sad"] == pytest.approx((whole.images[0].sad + whole.images[2].sad) / 2)
@@ -271,7 +256,7 @@ def test_one_bad_image_is_named_and_the_rest_scored(test_set, tmp_path, dptmat, 
 
 def test_no_unknown_pixel_is_reported_and_not_in_the_mean(test_set, tmp_path):
     write(test_set / "trimap/b.png", np.zeros(SIZES["b"], np.uint8))
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), Network(), out=tmp_path / "out")
+    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
     a, b, c = result.images
     assert np.isnan(b.mse)
     assert (b.sad, b.grad, b.conn, b.unknown_pixels) == (0, 0, 0, 0)
@@ -284,16 +269,16 @@ def test_no_unknown_pixel_is_reported_and_not_in_the_mean(test_set, tmp_path):
 
 def test_an_empty_alpha_is_scored(test_set):
     write(test_set / "alpha/b.png", np.zeros(SIZES["b"], np.uint8))
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), Network())
+    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     assert (len(result.images), lines) == (3, [])
-    result, lines = run(cases_of(test_set, "image", "alpha"), Network(), trimap="from-alpha")
+    result, lines = run(cases_of(test_set, "image", "alpha"), StandIn(), trimap="from-alpha")
     assert (len(result.images), len(lines)) == (3, 1)  # its trimap has no unknown pixel
 
 
 def test_nothing_can_be_scored(test_set, tmp_path):
     for name in SIZES:
         (test_set / f"alpha/{name}.png").write_bytes(b"text")
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), Network(), out=tmp_path / "out")
+    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
     assert len(lines) == 3
     assert all(np.isnan(value) for value in result.mean.values())
     content = json.loads((tmp_path / "out/scores.json").read_text())
@@ -301,7 +286,7 @@ def test_nothing_can_be_scored(test_set, tmp_path):
 
 
 def test_an_alpha_that_is_not_finite_is_left_out(test_set):
-    broken = Network(compute=lambda x: x[:, :1] / 0 * 0)
+    broken = StandIn(compute=lambda x: x[:, :1] / 0 * 0)
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), broken)
     assert result.images == []
     assert lines[0] == "left out: a: the network's alpha is not finite everywhere; try --amp off"
@@ -319,7 +304,7 @@ def test_the_test_set_is_never_written_over(test_set, tmp_path):
     ):
         cases = cases_of(test_set, *keys)
         with pytest.raises(UserError, match=f"--out {options['out']} holds .*, which is read; give another folder"):
-            run(cases, Network(), **options)
+            run(cases, StandIn(), **options)
     cases = pair(alpha=test_set / "alpha", prediction=test_set / "image")
     with pytest.raises(UserError, match=f"--out {test_set} holds .*, which is read"):
         run(cases, out=test_set, trimap="from-alpha")  # there are trimaps, which are not even read
@@ -329,13 +314,13 @@ def test_the_test_set_is_never_written_over(test_set, tmp_path):
 def test_wrong_arguments(test_set):
     cases = cases_of(test_set, "image", "alpha")
     with pytest.raises(ValueError, match="a case must have name, image, trimap, alpha; .* lacks trimap"):
-        run(cases, Network())
+        run(cases, StandIn())
     with pytest.raises(
         ValueError, match="a case must have name, trimap, alpha, prediction; .* lacks trimap, prediction"
     ):
         run(cases)
     with pytest.raises(ValueError, match="trimap must be files, all-unknown or from-alpha, got 'none'"):
-        run(cases, Network(), trimap="none")
+        run(cases, StandIn(), trimap="none")
 
 
 # ---- many images

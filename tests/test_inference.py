@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import randomise
+from reference.published import randomise
+from stand_in import StandIn
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 from torch.nn.functional import pad as zero_pad
@@ -38,21 +39,9 @@ def plain_input(image, trimap):
     return torch.from_numpy(np.concatenate([rgb, np.eye(3, dtype=np.float32)[trimap]], 2)).permute(2, 0, 1)[None]
 
 
-class Fake(nn.Module):
-    """A network with one parameter that keeps what it was given."""
-
-    def __init__(self, in_channels=6, compute=lambda x: x[:, -1:]):
-        super().__init__()
-        self.in_channels = in_channels
-        self.compute = compute
-        self.inputs = []
-        self.norm = nn.BatchNorm2d(1)
-
-    def forward(self, x):
-        assert not self.training
-        assert not self.norm.training
-        self.inputs.append(x)
-        return {"alpha_os1": self.compute(x)}
+def last_channel(x):
+    """Take what the network is told of alpha for alpha."""
+    return x[:, -1:]
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +112,9 @@ def test_arrays_and_tensors_of_any_layout(unet):
 def test_guidance_of_each_kind():
     image, trimap = make_picture(32, 64)
     for channels, guidance in ((6, [trimap == 0, trimap == 1, trimap == 2]), (4, [trimap == 2]), (3, [])):
-        network = Fake(channels)
+        network = StandIn(channels, last_channel)
         predict_alpha(network, image, trimap)
-        (x,) = network.inputs
+        (x,) = network.shown
         assert x.shape == (1, channels, 32, 64)
         torch.testing.assert_close(x[:, :3], plain_input(image, trimap)[:, :3], atol=1e-6, rtol=0)
         for plane, shown in zip(x[0, 3:], guidance, strict=True):
@@ -150,7 +139,7 @@ def half(self, x):
         (MGMatting, 6, False, None, 2016),
         (MGMatting, 4, False, None, 2016),
         (MatteFormer, 3, False, 640, 2016),
-        (Fake, 6, True, None, 2016),
+        (StandIn, 6, True, None, 2016),
     ],
 )
 @pytest.mark.parametrize("compiled", [False, True])
@@ -177,7 +166,7 @@ def test_what_follows_from_the_network(kind, channels, overrides, side, largest,
 
 
 def test_training_mode_is_restored_module_by_module():
-    network = Fake().train()
+    network = StandIn(compute=last_channel).train()
     network.norm.eval()  # frozen
     image, trimap = make_picture(8, 8)
     predict_alpha(network, image, trimap)
@@ -190,7 +179,7 @@ def test_training_mode_is_restored_module_by_module():
     assert network.training
     assert network.norm.training
     network.eval()
-    network.compute = lambda x: x[:, -1:]
+    network.compute = last_channel
     predict_alpha(network, image, trimap)
     assert not network.training
 
@@ -212,9 +201,9 @@ def test_autocast(unet, dtype):
         return x[:, -1:]
 
     image, trimap = make_picture(64, 64)
-    predict_alpha(Fake(compute=compute), image, trimap, autocast=dtype)
+    predict_alpha(StandIn(compute=compute), image, trimap, autocast=dtype)
     with torch.autocast("cpu", torch.bfloat16):  # float32 is what is asked for
-        predict_alpha(Fake(compute=compute), image, trimap)
+        predict_alpha(StandIn(compute=compute), image, trimap)
     assert seen == [dtype, torch.float32]
     alpha, expected = (predict_alpha(unet, image, trimap, autocast=autocast) for autocast in (dtype, None))
     assert alpha.dtype == torch.float32
@@ -264,11 +253,11 @@ def near_sight(x):
 @pytest.mark.parametrize(("height", "width"), [(512, 1184), (1120, 224), (900, 700)])
 def test_tiles_equal_the_whole_for_a_network_of_near_sight(height, width):
     image, trimap = make_picture(height, width)
-    network = Fake(compute=near_sight)
+    network = StandIn(compute=near_sight)
     whole = predict_alpha(network, image, trimap, tile=0, override=False)
-    assert len(network.inputs) == 1
+    assert len(network.shown) == 1
     tiled = predict_alpha(network, image, trimap, tile=448, override=False)
-    assert len(network.inputs) > 2
+    assert len(network.shown) > 2
     assert whole.std() > 0.05
     alone = torch.from_numpy(in_one_tile(-(-height // 32) * 32, -(-width // 32) * 32, 448)[:height, :width])
     assert alone.any()
@@ -286,7 +275,7 @@ def windows_of_224(x):
 
 def test_tiles_keep_to_the_windows_of_a_swin():
     image, trimap = make_picture(800, 1184)
-    network = Fake(compute=windows_of_224)
+    network = StandIn(compute=windows_of_224)
     whole, tiled = (predict_alpha(network, image, trimap, tile=tile, override=False) for tile in (0, 448))
     torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
 
@@ -310,12 +299,12 @@ def test_tiles_come_close_for_the_real_networks(name, bound):
 
 def test_tiles_go_in_batches_of_one_size():
     image, trimap = make_picture(700, 1000)
-    network = Fake(compute=near_sight)
+    network = StandIn(compute=near_sight)
     one_by_one = predict_alpha(network, image, trimap, tile=448)
-    singles = [list(x.shape) for x in network.inputs]
-    network.inputs.clear()
+    singles = [list(x.shape) for x in network.shown]
+    network.shown.clear()
     together = predict_alpha(network, image, trimap, tile=448, tiles_at_once=4)
-    batches = [list(x.shape) for x in network.inputs]
+    batches = [list(x.shape) for x in network.shown]
     assert torch.equal(one_by_one, together)
     assert {shape[0] for shape in singles} == {1}
     assert max(shape[0] for shape in batches) == 4
@@ -325,21 +314,21 @@ def test_tiles_go_in_batches_of_one_size():
 
 def test_an_image_is_cut_by_its_area():
     """A long, low image goes in one piece as long as it has no more pixels than a tile."""
-    network = Fake()
+    network = StandIn(compute=last_channel)
     for height, width, shapes in (
         (448, 448, [(448, 448)]),
         (64, 3136, [(64, 3136)]),
         (480, 448, [(256, 448), (448, 448)]),
     ):
-        network.inputs.clear()
+        network.shown.clear()
         predict_alpha(network, *make_picture(height, width), tile=448)
-        assert [tuple(x.shape[2:]) for x in network.inputs] == shapes
+        assert [tuple(x.shape[2:]) for x in network.shown] == shapes
 
 
 def test_8k_is_seen_in_tiles_only():
-    network = Fake(3, lambda x: x[:, :1].clamp(0, 1))
+    network = StandIn(3, lambda x: x[:, :1].clamp(0, 1))
     shapes = []
-    network.register_forward_hook(lambda module, args, result: shapes.append(args[0].shape) or module.inputs.clear())
+    network.register_forward_hook(lambda module, args, result: shapes.append(args[0].shape) or module.shown.clear())
     image = torch.zeros(1, 1, 1, dtype=torch.uint8).expand(4320, 7680, 3)
     alpha = predict_alpha(network, image, None)
     assert alpha.shape == (4320, 7680)
@@ -371,7 +360,7 @@ def test_8k_is_seen_in_tiles_only():
 def test_what_is_refused(change, error, message):
     image, trimap = make_picture(8, 8)
     with pytest.raises(error, match=message) as caught:
-        predict_alpha(Fake(), **{"image": image, "trimap": trimap, **change})
+        predict_alpha(StandIn(compute=last_channel), **{"image": image, "trimap": trimap, **change})
     assert "\n" not in str(caught.value)
 
 
@@ -383,7 +372,7 @@ def fits(pixels, error=None):
             raise error
         return x[:, 4:5] * (x.shape[2] + 2 * x.shape[3]) / 10000
 
-    return Fake(compute=compute)
+    return StandIn(compute=compute)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +468,7 @@ def test_what_was_held_is_free_before_the_next_attempt(monkeypatch):
         return activation[:, -1:]
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
-    predict_within_memory(Fake(compute=compute), *make_picture(1792, 1792), report=lambda line: None)
+    predict_within_memory(StandIn(compute=compute), *make_picture(1792, 1792), report=lambda line: None)
     assert len(held) > 3
 
 
@@ -488,7 +477,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory():
         with pytest.raises(type(error), match=str(error)):
             predict_within_memory(fits(0, error), *make_picture(960, 960), report=pytest.fail)
     with pytest.raises(ValueError, match="got 500; use 448"):
-        predict_within_memory(Fake(), *make_picture(960, 960), tile=500)
+        predict_within_memory(StandIn(compute=last_channel), *make_picture(960, 960), tile=500)
 
 
 def test_a_cpu_that_is_really_full():
@@ -501,10 +490,10 @@ def test_a_cpu_that_is_really_full():
         torch.empty(1000, *x.shape[2:])
         return x[:, 4:5] * 0.5
 
-    network = Fake(compute=compute)
+    network = StandIn(compute=compute)
     image, trimap = make_picture(960, 960)
     expected, lines = predict_alpha(network, image, trimap, tile=448), []
-    network.inputs.clear()
+    network.shown.clear()
     gc.collect()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from options import as_words
-from published import randomise
-from torch import nn
+from reference.published import randomise
+from stand_in import StandIn
 
 from dptmat.data.image_io import LEVELS, write_png
 from dptmat.data.trimaps import from_mask
@@ -20,24 +20,10 @@ from dptmat.tasks.predict import cut_out, find_samples, predict, quantise
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-class RedIsAlpha(nn.Module):
-    """A perfect network for pictures whose red channel holds alpha."""
-
-    def __init__(self, in_channels=6):
-        super().__init__()
-        self.in_channels = in_channels
-        self.scale = nn.Parameter(torch.tensor([0.229]))
-        self.seen = []
-
-    def forward(self, x):
-        self.seen.append(x)
-        return {"alpha_os1": (x[:, :1] * self.scale + 0.485).clamp(0, 1)}
-
-
 @pytest.fixture
 def network(monkeypatch):
     """The network that every checkpoint holds for the command."""
-    network = RedIsAlpha()
+    network = StandIn()
     monkeypatch.setattr("dptmat.weights.load.load_network", lambda path, device: (network.to(device), {}))
     return network
 
@@ -175,8 +161,7 @@ def test_where_nothing_could_be_predicted_the_status_is_2(folders, network, dptm
 
 
 def test_an_alpha_that_is_not_finite_is_not_written(folders, network, dptmat):
-    network.scale.data.fill_(torch.nan)
-    network.forward = lambda x: {"alpha_os1": x[:, :1] * network.scale}
+    network.compute = lambda x: x[:, :1] * torch.nan
     status, _, error = dptmat("predict", *given(folders, image=folders / "image/a.png"))
     assert status == 2
     assert error.splitlines()[-1] == (
@@ -212,7 +197,7 @@ def test_tiles_are_those_that_are_asked_for(folders, network, dptmat):
     write_png(folders / "image/b.png", np.zeros((480, 480, 3), np.uint8))
     write_png(folders / "trimap/b.png", LEVELS[np.ones((480, 480), np.uint8)])
     assert dptmat("predict", *given(folders, image=folders / "image/b.png", tile=448))[0] == 0
-    assert sorted(tuple(x.shape[2:]) for x in network.seen) == [(256, 256), (256, 448), (448, 256), (448, 448)]
+    assert sorted(tuple(x.shape[2:]) for x in network.shown) == [(256, 256), (256, 448), (448, 256), (448, 448)]
 
 
 def test_mixed_precision_is_that_which_is_asked_for(folders, network, dptmat):
