@@ -229,20 +229,24 @@ def aspp(state, x):
     return relu(norm(state, "aspp.bn2", conv2d(torch.cat(levels, 1), state["aspp.conv2.weight"])))
 
 
+def heads(state, maps, size):
+    """Alphas of ``size`` from the maps at /8, /4 and /1."""
+    alphas = {}
+    for k, y in zip((8, 4, 1), maps, strict=True):
+        key = f"decoder.refine_OS{k}"
+        y = leaky_relu(norm(state, f"{key}.1", conv2d(y, state[f"{key}.0.weight"], padding=1)), 0.2)
+        y = conv2d(y, state[f"{key}.3.weight"], state[f"{key}.3.bias"], padding=1)
+        y = interpolate(y, size, mode="bilinear", align_corners=False)
+        alphas[f"alpha_os{k}"] = (torch.tanh(y) + 1) / 2
+    return {name: alphas[name] for name in ("alpha_os1", "alpha_os4", "alpha_os8")}
+
+
 def plain_mgmatting(state, images):
     results = []
     for x in images.split(1):
         *shortcuts, x5 = encode(state, x)
-        maps = decode(state, [*shortcuts, aspp(state, x5)])
-        alphas = {}
-        for k, y in zip((8, 4, 1), maps, strict=True):
-            key = f"decoder.refine_OS{k}"
-            y = leaky_relu(norm(state, f"{key}.1", conv2d(y, state[f"{key}.0.weight"], padding=1)), 0.2)
-            y = conv2d(y, state[f"{key}.3.weight"], state[f"{key}.3.bias"], padding=1)
-            y = interpolate(y, x.shape[2:], mode="bilinear", align_corners=False)
-            alphas[f"alpha_os{k}"] = (torch.tanh(y) + 1) / 2
-        results.append(alphas)
-    return {name: torch.cat([alphas[name] for alphas in results]) for name in ("alpha_os1", "alpha_os4", "alpha_os8")}
+        results.append(heads(state, decode(state, [*shortcuts, aspp(state, x5)]), x.shape[2:]))
+    return {name: torch.cat([alphas[name] for alphas in results]) for name in results[0]}
 
 
 # --- GCA-Matting ---
