@@ -10,11 +10,11 @@ import pytest
 import torch
 from mattes import shades, soft_disc, write_mattes
 from options import as_words
+from reference.refinement import plain_l1, plain_refine
 
 from dptmat import files as module_files
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.data.image_io import pair
-from dptmat.losses import matting_losses, refine
 from dptmat.tasks import finetune as finetuning
 from dptmat.tasks.evaluate import evaluate
 from dptmat.tasks.finetune import Finetuning, finetune
@@ -187,14 +187,14 @@ def test_losses_count_the_unknown_region_or_as_published(files, tmp_path, whole)
     ]
     alphas = [torch.from_numpy(np.clip((x.transpose(2, 0, 1)[:, None] - 0.5) * 20 + 0.5, 0, 1)) for x in smooth]
     outputs = dict(zip(("alpha_os1", "alpha_os4", "alpha_os8"), alphas, strict=True))
-    unknown = batch.trimap == 1
-    everywhere = torch.ones_like(unknown)
-    early = {"alpha_os1": unknown, "alpha_os4": unknown, "alpha_os8": everywhere if whole else unknown}
-    assert task.losses(outputs, batch, 0) == matting_losses(outputs, batch, ["l1"], early)
-    fused, regions = refine(outputs, batch.widths, (29, 14))
-    late = regions if whole else {key: region & unknown for key, region in regions.items()}
-    assert task.losses(outputs, batch, 99) == matting_losses(fused, batch, ["l1"], late)
-    assert task.losses(outputs, batch, 99) != task.losses(outputs, batch, 0)
+    levels = {name: value[:, 0].numpy() for name, value in outputs.items()}
+    alpha, unknown = batch.alpha[:, 0].numpy(), batch.trimap[:, 0].numpy() == 1
+    early = {**dict.fromkeys(levels, unknown), **({"alpha_os8": np.ones_like(unknown)} if whole else {})}
+    assert task.losses(outputs, batch, 0)["l1"].item() == pytest.approx(plain_l1(levels, early, alpha), rel=1e-5)
+    fused, regions = plain_refine(levels, batch.widths.numpy())
+    late = regions if whole else {name: region & unknown for name, region in regions.items()}
+    assert task.losses(outputs, batch, 99)["l1"].item() == pytest.approx(plain_l1(fused, late, alpha), rel=1e-5)
+    assert all(0 < late[name].mean() < 1 for name in ("alpha_os1", "alpha_os4"))  # or the test would not tell much
 
 
 def test_a_network_without_the_trimap_sees_the_picture_alone(files, tmp_path):
