@@ -1,7 +1,10 @@
 """The command: bad input gives one line and exit status 2, options and files agree."""
 
+import importlib.metadata
+import shutil
 import subprocess
 import sys
+import sysconfig
 
 import cv2
 import pytest
@@ -125,8 +128,24 @@ def test_help_lists_every_option_with_its_default(dptmat):
         assert shown in " ".join(output.split())
 
 
-def test_the_installed_script_runs():
-    ended = subprocess.run(
-        [sys.executable, "-m", "dptmat.cli", "--version"], capture_output=True, text=True, check=True
-    )
-    assert "0.1.0" in ended.stdout
+def start_of(kind):
+    """Words that start the command: the script of this environment, its entry point where there is none, the module."""
+    if kind == "module":
+        return [sys.executable, "-m", "dptmat"]
+    script = shutil.which("dptmat", path=sysconfig.get_path("scripts"))
+    if script:
+        return [script]
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="dptmat")
+    code = f"import sys; sys.argv[0] = 'dptmat'; from {entry.module} import {entry.attr} as main; main()"
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.parametrize("kind", ["script", "module"])
+def test_the_installed_command_runs(kind, tmp_path):
+    def run(*words):
+        return subprocess.run([*start_of(kind), *words], capture_output=True, text=True, cwd=tmp_path)
+
+    assert run("--version").stdout == f"dptmat, version {importlib.metadata.version('dptmat')}\n"
+    wrong = run("pretrain", "--data", "missing", "--out", "out")
+    assert wrong.returncode == 2
+    assert "missing does not exist" in wrong.stderr
