@@ -38,7 +38,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_a_recipe_changes_what_it_lists_and_nothing_else(path, dptmat):
-    given = config.read_toml(path)
+    given = config.read_toml(path, "recipe")
     needed = {name: "x" for name in NEEDED[path.parent.name] if name not in given}
     _, usual, _ = dptmat(path.parent.name, *as_words(dict.fromkeys(NEEDED[path.parent.name], "x")), "--dry-run")
     status, resolved, error = dptmat(path.parent.name, "--config", path, *as_words(needed), "--dry-run")
@@ -56,7 +56,7 @@ def test_a_recipe_names_others_that_exist(path):
 
 
 def test_half_of_the_known_cells_are_foreground():
-    recipes = [config.read_toml(path) for path in RECIPES]
+    recipes = [config.read_toml(path, "recipe") for path in RECIPES]
     shares = {recipe["unknown"]: recipe["foreground"] for recipe in recipes if "unknown" in recipe}
     assert len(shares) == 3
     assert all(foreground == (1 - unknown) / 2 for unknown, foreground in shares.items())
@@ -66,7 +66,7 @@ def test_half_of_the_known_cells_are_foreground():
 def test_a_recipe_trains(path, files, tmp_path):
     task = path.parent.name
     cls, run = TASKS[task]
-    given = config.read_toml(path)
+    given = config.read_toml(path, "recipe")
     required = {**files[task], "out": str(tmp_path / "run"), **({"init": "random"} if task == "finetune" else {})}
     settings = config.from_mapping(cls, {**required, **given}, str(path))
     tiny = {"size": 64, "batch_size": 2, "steps": 2, "device": "cpu"}

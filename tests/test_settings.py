@@ -1,0 +1,88 @@
+"""Settings: every name, type and limit is checked, and what is printed is a file that says the same."""
+
+import dataclasses
+
+import pytest
+
+from dptmat.config import settings
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.config.settings import from_mapping, read_toml, setting, to_toml
+from dptmat.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tea:
+    """Settings to try the checks on."""
+
+    water: int = setting(dataclasses.MISSING, "Water.", unit="ML", low=1, high=2000)
+    degrees: float = setting(80.0, "Temperature.", low=20.0)
+    minutes: float = setting(3.0, "Time.", high=60.0)
+    kind: str = setting("green", "Kind.", choices=("green", "black"))
+    milk: bool = setting(False, "Whether there is milk.")
+
+    def __post_init__(self):
+        settings.check(self)
+
+
+def make(**values):
+    return from_mapping(Tea, {"water": 200, **values}, "tea.toml")
+
+
+def test_defaults_stand_where_nothing_is_given():
+    assert make() == Tea(water=200, degrees=80.0, minutes=3.0, kind="green", milk=False)
+    assert make(degrees=20).degrees == 20  # a whole number where a fraction may stand; the limit itself is allowed
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"degree": 80.0}, "tea.toml: unknown key 'degree'; did you mean degrees?"),
+        ({"sugar": 1}, "unknown key 'sugar'; known keys: water, degrees, minutes, kind, milk"),
+        ({"water": "much"}, "must be of type int, got 'much'"),
+        ({"water": 1.5}, "must be of type int, got 1.5"),
+        ({"water": True}, "must be of type int, got True"),
+        ({"degrees": True}, "must be of type float, got True"),
+        ({"milk": 1}, "must be of type bool, got 1"),
+        ({"kind": "white"}, "must be one of green, black; got 'white'"),
+        ({"water": 0}, "must be 1 to 2000; got 0"),
+        ({"water": 2001}, "must be 1 to 2000; got 2001"),
+        ({"degrees": 19.0}, "must be 20.0 or more; got 19.0"),
+        ({"minutes": 61.0}, "must be 60.0 or less; got 61.0"),
+        ({"minutes": float("nan")}, "must be 60.0 or less; got nan"),
+    ],
+)
+def test_a_wrong_value_ends_in_a_sentence(values, message):
+    with pytest.raises(UserError) as raised:
+        make(**values)
+    assert message in str(raised.value)
+    for name in values.keys() - {"degree", "sugar"}:
+        assert name in str(raised.value)
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(UserError, match="missing: .*water.*; give each as an option or as a key"):
+        from_mapping(Tea, {}, "tea.toml")
+
+
+def test_what_is_printed_is_read_again(tmp_path):
+    tea = make(degrees=1 / 3 + 80, kind="black", milk=True)
+    (tmp_path / "tea.toml").write_text(to_toml(tea))
+    assert from_mapping(Tea, read_toml(tmp_path / "tea.toml", "file"), "tea.toml") == tea
+
+
+@pytest.mark.parametrize("content", [b"water = = 1", b"\xff\xfe", b"a = " + b"[" * 100_000, None])
+def test_what_is_no_toml_is_said(tmp_path, content):
+    if content is not None:
+        (tmp_path / "tea.toml").write_bytes(content)
+    with pytest.raises(UserError, match=r"--config .*tea\.toml cannot be read as TOML: "):
+        read_toml(tmp_path / "tea.toml", "--config")
+
+
+@pytest.mark.parametrize("cls", [PretrainConfig, FinetuneConfig])
+def test_every_default_is_within_its_limits_and_explained(cls):
+    needed = {field.name: "x" for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    cls(**needed)
+    for field in dataclasses.fields(cls):
+        assert field.metadata["help"].endswith(".")
+        assert field.type in (int, float, str, bool)
