@@ -32,6 +32,7 @@ def test_imports_keep_to_the_rules(path):
     for name in imported(path):
         top = name.split(".")[0]
         assert top not in ("kernels", "pipelines"), "they are dptmat.kernels and dptmat.pipelines"
+        assert not top.startswith(("test_", "conftest")), "what tests share is in modules of its own"
         if folder in ("dptmat", "kernels", "pipelines"):
             assert top != "cupy" or folder == "kernels"
             assert not name.startswith("nvidia.dali") or folder == "pipelines"
