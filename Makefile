@@ -1,19 +1,28 @@
-# make demo   pre-train on photographs, pictures at the end       make test   the whole test suite
-# Options:    STACK=cuda12 for a V100, PYTHON=python3.12, VENV=/some/folder
+# make demo    pre-train on photographs, pictures at the end
+# make check   format and the quick half of the tests, in a minute and a half
+# make test    format and the whole test suite
+# Options:     STACK=cuda12 for a V100, PYTHON=python3.12, VENV=/some/folder, MARKS="not timing" on a shared machine
 
 PYTHON ?= python3
 STACK ?= cuda13
 VENV ?= .venv-$(STACK)
+MARKS ?=
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 demo: $(VENV)/.installed-demo
 	$(VENV)/bin/python -m dptmat.demo photos
 	rm -rf runs/demo
 	$(VENV)/bin/dptmat pretrain --data photos --out runs/demo --steps 80 --batch-size 4 --lr 5e-4 --log-every 5
 
-test: $(VENV)/.installed-test
+check: style
+	$(PYTEST) -m "not slow and not timing"
+
+test: style
+	$(PYTEST) -m "$(MARKS)"
+
+style: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # kernels/ and pipelines/ are installed inside of dptmat, which mypy sees only where they lie there.
 types: $(VENV)/.installed-test
@@ -31,4 +40,4 @@ $(VENV)/.installed-%: setup.py pyproject.toml
 clean:
 	rm -rf $(VENV) build dist *.egg-info photos runs
 
-.PHONY: demo test types clean
+.PHONY: demo check test style types clean

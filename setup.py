@@ -54,6 +54,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6",
+            "mypy>=1.11",
             "ruff==0.17.6",
             "setuptools>=68",
             "scikit-image>=0.22",
