@@ -1,12 +1,12 @@
 # make demo    pre-train on photographs, pictures at the end
 # make check   format and the quick half of the tests, in a minute and a half
 # make test    format and the whole test suite
-# Options:     STACK=cuda12 for a V100, PYTHON=python3.12, VENV=/some/folder, MARKS="not timing" on a shared machine
+# Options:     STACK=cuda12 for a V100, PYTHON=python3.12, VENV=/some/folder,
+#              PYTEST_ADDOPTS='-m "not timing"' for make test on a shared machine
 
 PYTHON ?= python3
 STACK ?= cuda13
 VENV ?= .venv-$(STACK)
-MARKS ?=
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 demo: $(VENV)/.installed-demo
@@ -18,7 +18,7 @@ check: style
 	$(PYTEST) -m "not slow and not timing"
 
 test: style
-	$(PYTEST) -m "$(MARKS)"
+	$(PYTEST)
 
 style: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check

@@ -480,6 +480,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory():
         predict_within_memory(StandIn(compute=last_channel), *make_picture(960, 960), tile=500)
 
 
+@pytest.mark.timing
 def test_a_cpu_that_is_really_full():
     """A limit on this process in place of a stub: what the network takes for the whole image is 3.7 GB, for a tile 0.8.
 

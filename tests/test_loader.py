@@ -105,6 +105,7 @@ def test_gpu_batches_that_are_given_back_are_not_overwritten_while_they_are_read
             assert same_views(views, later.cpu().numpy(), "cuda")
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_ten_thousand_batches_take_no_more_memory_than_a_thousand(photographs):
     index = ImageIndex.open(photographs)
@@ -226,6 +227,7 @@ def test_a_file_system_that_comes_back_costs_a_wait_and_no_file(index, monkeypat
         take(make_loader(index, quarantine=quarantine), 1)
 
 
+@pytest.mark.timing
 def test_a_bad_file_costs_under_two_seconds(photographs, tmp_path):
     for path in photographs.iterdir():
         shutil.copy(path, tmp_path)
@@ -239,6 +241,7 @@ def test_a_bad_file_costs_under_two_seconds(photographs, tmp_path):
     assert time.perf_counter() - began < 2
 
 
+@pytest.mark.timing
 def test_a_head_that_claims_billions_of_pixels_is_refused_without_memory_for_them(photographs, tmp_path):
     path = tmp_path / "huge.jpg"
     path.write_bytes(claim_huge(sorted(photographs.iterdir())[0].read_bytes()))

@@ -224,6 +224,7 @@ def test_nothing_is_changed_and_any_memory_order_is_read():
     assert all(np.array_equal(*each) for each in zip(pictures, kept, strict=True))
 
 
+@pytest.mark.timing
 def test_800_pixels_take_less_than_half_a_second():
     random = np.random.default_rng(0)
     alpha = cv2.resize(random.integers(0, 256, (60, 80), np.uint8), (800, 600))
