@@ -7,11 +7,12 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -138,7 +139,7 @@ class _Console(logging.Handler):
         line = _with_options(self.format(record), self._command)
         if self._err and sys.stderr.isatty():
             line = f"\n{line}"  # below the line of a progress bar
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             click.echo(line, err=self._err)
 
 
@@ -469,10 +470,11 @@ def report_command(run, out):
 
 def main() -> None:
     """Run the command: exit status 2 and one line for what a user can mend."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be valid text
+    _open_streams()
     try:
-        sys.exit(dptmat.main(standalone_mode=False))
+        status = dptmat.main(standalone_mode=False)
+        _give_up_unless_flushed(sys.stdout)
+        sys.exit(status)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
     except click.ClickException as error:
@@ -480,9 +482,50 @@ def main() -> None:
     except click.Abort:
         click.echo("dptmat: interrupted", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # of an answer: who reads it has had enough
+        _give_up_unless_flushed(sys.stdout)
+        sys.exit(1)
     except (UserError, OSError) as error:
+        _give_up_unless_flushed(sys.stdout)
         click.echo(f"dptmat: {error}", err=True)
     sys.exit(2)
+
+
+class _Tolerant:
+    """Standard error, which is for people: where it cannot be written, nothing else fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _open_streams() -> None:
+    """Let standard output and error be there, even where the shell has closed them, and take names of any bytes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # before any other file takes its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+    sys.stderr = _Tolerant(sys.stderr)  # type: ignore[assignment]
+
+
+def _give_up_unless_flushed(stream: TextIO) -> None:
+    """Drop what cannot be written, which Python would complain of at its end by a status of its own."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

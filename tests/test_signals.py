@@ -9,7 +9,7 @@ import pytest
 from dptmat.training.signals import Signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_is_noted(number):
     before = signal.getsignal(number)
     with Signals() as signals:
@@ -39,3 +39,13 @@ def test_in_another_thread_nothing_is_noted_and_nothing_breaks():
     thread.start()
     thread.join()
     assert seen == [""]
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.requested == ""
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -6,12 +6,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-# What Slurm sends before it takes a machine, and Ctrl-C. Windows has no SIGUSR1.
-_ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+# What Slurm sends before it takes a machine, a closed terminal, and Ctrl-C. Windows has but the first and the last.
+_ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT") if hasattr(signal, name)]
 
 
 class Signals:
-    """Context in which SIGTERM, SIGUSR1 and the first SIGINT are noted; a second SIGINT interrupts immediately.
+    """Context in which SIGTERM, SIGUSR1, SIGHUP and the first SIGINT are noted; a second SIGINT interrupts immediately.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so.
 
     Python leaves signals to the main thread: in another one, nothing is noted.
 
@@ -25,7 +27,8 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._note) for number in _ASKING}
+            heard = [number for number in _ASKING if signal.getsignal(number) != signal.SIG_IGN]
+            self._former = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(
