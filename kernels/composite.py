@@ -28,8 +28,8 @@ def composite(fg, bg, alpha):
     Raises:
         TypeError: A dtype is not one of the five, or they differ.
         ValueError: Shapes or devices do not agree.
-        RuntimeError: The tensors are on CUDA, and CuPy is missing or the GPU too old; or, on the way back, a second
-            derivative is asked for.
+        RuntimeError: The tensors are on CUDA, and CuPy is missing or the GPU too old; or, in the backward pass, a
+            second derivative is asked for.
 
     Source: Porter and Duff, Compositing Digital Images, SIGGRAPH 1984.
     """

@@ -112,19 +112,19 @@ def gradients_and_saved_bytes(network, x):
 
 
 @pytest.mark.parametrize("name", ["matteformer", "unet_swin_tiny_patch4_window7_224"])
-def test_recomputed_blocks_give_the_same_gradients_from_less_memory(name):
-    kept, recomputed = create_model(name), create_model(name, grad_checkpointing=True)
-    recomputed.load_state_dict(kept.state_dict())
+def test_grad_checkpointing_gives_the_same_gradients_from_less_memory(name):
+    kept, checkpointed = create_model(name), create_model(name, grad_checkpointing=True)
+    checkpointed.load_state_dict(kept.state_dict())
     x = torch.randn(2, 6, 64, 64)
     expected, much = gradients_and_saved_bytes(kept, x)
-    ours, little = gradients_and_saved_bytes(recomputed, x)
+    ours, little = gradients_and_saved_bytes(checkpointed, x)
     for gradient, reference in zip(ours.values(), expected.values(), strict=True):
         torch.testing.assert_close(gradient, reference)
     assert little < 0.85 * much  # the decoder keeps most of it at this size
 
 
 @pytest.mark.parametrize("name", ["gca", "mgmatting", "unet_resnet18", "unet_efficientnet_b0"])
-def test_batch_norms_are_not_recomputed(name):
+def test_networks_of_batch_norms_refuse_grad_checkpointing(name):
     with pytest.raises(
         UserError, match="holds batch norms.*must not see a batch twice; do without `grad_checkpointing`"
     ):

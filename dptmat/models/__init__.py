@@ -41,7 +41,7 @@ def create_model(name: str, in_channels: int | None = None, grad_checkpointing: 
 
     Raises:
         UserError: The name is unknown, its backbone does not fit, or the network does not take in_channels or cannot
-            grad_checkpointing.
+            do gradient checkpointing.
     """
     if not isinstance(name, str):
         raise UserError(f"the name of a model must be a string, got {name!r}; {_known()}")

@@ -302,7 +302,7 @@ class MatteFormer(nn.Module):
         self.decoder = Decoder()
 
     def grad_checkpointing(self) -> None:
-        """Keep only what enters a transformer block, and compute the block again on the way back."""
+        """Keep only what enters a transformer block, and compute the rest again in the backward pass."""
         for stage in self.encoder.layers:
             stage.grad_checkpointing = True
 

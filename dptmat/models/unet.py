@@ -81,7 +81,7 @@ class UNet(nn.Module):
         self.decoder = Decoder()
 
     def grad_checkpointing(self) -> None:
-        """Keep only what enters a block or stage of the backbone, and compute it again on the way back.
+        """Keep only what enters a block or stage of the backbone, and compute the rest again in the backward pass.
 
         Raises:
             UserError: The backbone holds batch norms, which would count a batch twice.
@@ -90,7 +90,7 @@ class UNet(nn.Module):
         if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
             raise UserError(
                 f"timm's {self.backbone_name!r} holds batch norms, which must not see a batch twice; "
-                "leave --grad_checkpointing out, or take matteformer or a Swin or ConvNeXt"
+                "do without `grad_checkpointing`, or take matteformer or a Swin or ConvNeXt"
             )
         backbone.set_grad_checkpointing()
 
@@ -103,7 +103,7 @@ class UNet(nn.Module):
 
         Raises:
             TypeError: x is not floating point.
-            UserError: x has another shape, or H or W is not a multiple of 32.
+            ValueError: x has another shape, or H or W is not a multiple of 32.
         """
         require_input(x, self.in_channels)
         return self.decoder(self.encoder(x))
