@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 THREADS = 128  # of a block, for every kernel
-HEADERS = "number", "run", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
+HEADERS = "number", "vec", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
 NUMBERS = {
     torch.float32: "float",
     torch.float64: "double",
@@ -29,9 +29,9 @@ def source(stem, dtype=torch.float32):
     return "\n".join([*texts, constants, _read(f"{stem}.cu")])
 
 
-def count_tiles(pixels, run):
-    """Count the thread blocks that a sample takes, where a thread works on ``run`` pixels."""
-    return -(-pixels // (run * THREADS))
+def count_tiles(pixels, pixels_per_thread):
+    """Count the thread blocks that a sample takes."""
+    return -(-pixels // (pixels_per_thread * THREADS))
 
 
 def launch(stem, kernel, blocks, *args, dtype=torch.float32):

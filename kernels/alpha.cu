@@ -1,6 +1,8 @@
 // random_alpha: a thread block works on consecutive pixels of one sample, a thread on 16 of them: one Philox block.
 
-const unsigned int RUN = 16;
+const unsigned int PIXELS_PER_THREAD = 16;
+
+typedef Vec<Byte, PIXELS_PER_THREAD> Bytes;
 
 extern "C" __global__ void random_alpha(const Byte* __restrict__ trimap,    // [N, H, W]
                                         const long long* __restrict__ ids,  // [N]
@@ -10,27 +12,27 @@ extern "C" __global__ void random_alpha(const Byte* __restrict__ trimap,    // [
                                         long long height, long long width,
                                         long long side,  // of a cell in pixels
                                         long long columns,
-                                        long long by_cell) {  // 1: a byte for each cell; 0: for each pixel
+                                        long long block_alpha) {  // 1: a byte for each cell; 0: for each pixel
     const unsigned int sample = blockIdx.x / (unsigned int)tiles, pixels = (unsigned int)(height * width);
-    const unsigned int first = (blockIdx.x % (unsigned int)tiles * blockDim.x + threadIdx.x) * RUN;
+    const unsigned int first = (blockIdx.x % (unsigned int)tiles * blockDim.x + threadIdx.x) * PIXELS_PER_THREAD;
     if (first >= pixels) return;
-    const unsigned int count = min(pixels - first, RUN);
-    const bool aligned = pixels % RUN == 0 && (unsigned long long)trimap % RUN == 0;
+    const unsigned int count = min(pixels - first, PIXELS_PER_THREAD);
+    const bool aligned = pixels % PIXELS_PER_THREAD == 0 && (unsigned long long)trimap % PIXELS_PER_THREAD == 0;
     const unsigned long long id = ids[sample];
     const Cells cells = {(unsigned int)side, (unsigned int)columns};
 
     const Words noise = philox(seed, ALPHA_PIXEL, id, first / 16);
-    Run<Byte, RUN> run = load_run<RUN>(trimap + (long long)pixels * sample + first, count, aligned);
+    Bytes levels = load_vec<Bytes>(trimap + (long long)pixels * sample + first, count, aligned);
     unsigned int cell = 0, byte = 0;
 #pragma unroll
-    for (unsigned int k = 0; k < RUN; ++k) {
-        if (!by_cell) {
+    for (unsigned int k = 0; k < PIXELS_PER_THREAD; ++k) {
+        if (!block_alpha) {
             byte = word(noise, k / 4) >> 8 * (k % 4) & 0xFFu;
         } else if (k == 0 || cell != cell_of(first + k, (unsigned int)width, cells)) {
             cell = cell_of(first + k, (unsigned int)width, cells);
             byte = noise_byte(seed, ALPHA_BLOCK, id, cell);
         }
-        run.values[k] = (Byte)alpha_value(run.values[k], byte);
+        levels.values[k] = (Byte)alpha_value(levels.values[k], byte);
     }
-    store_run(run, alpha + (long long)pixels * sample + first, count, aligned);
+    store_vec(levels, alpha + (long long)pixels * sample + first, count, aligned);
 }

@@ -10,7 +10,7 @@ from ._operator import register
 from .philox import Stream, words
 from .trimap import FOREGROUND, UNKNOWN
 
-RUN = 16  # bytes of a Philox block; also the pixels of one CUDA thread
+PIXELS_PER_THREAD = 16  # on CUDA; as many as a Philox block has bytes
 
 
 def random_alpha(trimap, ids, seed, mode="pixel", cell=7):
@@ -46,13 +46,13 @@ def random_alpha(trimap, ids, seed, mode="pixel", cell=7):
     return _operator(trimap, ids, _checks.seed_as_int64(seed), mode == "block", cell)
 
 
-def fill_alphas(alpha, trimap, ids, seed, by_cell, cell):
+def fill_alphas(alpha, trimap, ids, seed, block_alpha, cell):
     """Draw alphas on the CPU: uint8 [N, H, W] and int64 [N] into uint8 [N, H, W]."""
     _, height, width = trimap.shape
     rows, columns = -(-height // cell), -(-width // cell)
-    stream, count = (Stream.ALPHA_BLOCK, rows * columns) if by_cell else (Stream.ALPHA_PIXEL, height * width)
-    noise = words(seed, stream, ids, -(-count // RUN)).astype("<u4", copy=False).view(np.uint8).reshape(len(ids), -1)
-    if by_cell:
+    stream, count = (Stream.ALPHA_BLOCK, rows * columns) if block_alpha else (Stream.ALPHA_PIXEL, height * width)
+    noise = words(seed, stream, ids, -(-count // 16)).astype("<u4", copy=False).view(np.uint8).reshape(len(ids), -1)
+    if block_alpha:
         grid = noise[:, :count].reshape(-1, rows, columns)
         noise = grid.repeat(cell, axis=1)[:, :height].repeat(cell, axis=2)[:, :, :width]
     else:
@@ -71,7 +71,7 @@ def _choose(trimap, noise, alpha):
                 alpha[n, y, x] = noise[n, y, x] if trimap[n, y, x] == UNKNOWN else fixed
 
 
-def _random_alpha(trimap: torch.Tensor, ids: torch.Tensor, seed: int, by_cell: bool, cell: int) -> torch.Tensor:
+def _random_alpha(trimap: torch.Tensor, ids: torch.Tensor, seed: int, block_alpha: bool, cell: int) -> torch.Tensor:
     _checks.require_non_negative(ids)
     if trimap.numel() and trimap.max() > FOREGROUND:
         raise ValueError(f"trimap must hold 0, 1 and 2 only, got {int(trimap.max())}; map 0, 128, 255 to them first")
@@ -79,24 +79,24 @@ def _random_alpha(trimap: torch.Tensor, ids: torch.Tensor, seed: int, by_cell: b
     trimap, ids = trimap.contiguous().numpy(), ids.numpy()
 
     def work(part):
-        fill_alphas(alpha[part], trimap[part], ids[part], seed % 2**64, by_cell, cell)
+        fill_alphas(alpha[part], trimap[part], ids[part], seed % 2**64, block_alpha, cell)
 
     for_each_part(work, len(ids))
     return torch.from_numpy(alpha)
 
 
-def _random_alpha_cuda(trimap, ids, seed, by_cell, cell):
+def _random_alpha_cuda(trimap, ids, seed, block_alpha, cell):
     samples, height, width = trimap.shape
-    alpha = _random_alpha_fake(trimap, ids, seed, by_cell, cell)
-    tiles = count_tiles(height * width, RUN)
+    alpha = _random_alpha_fake(trimap, ids, seed, block_alpha, cell)
+    tiles = count_tiles(height * width, PIXELS_PER_THREAD)
     launch(
         "alpha", "random_alpha", samples * tiles, trimap.contiguous(), ids.contiguous(), alpha, seed, tiles,
-        height, width, cell, -(-width // cell), by_cell,
+        height, width, cell, -(-width // cell), block_alpha,
     )  # fmt: skip
     return alpha
 
 
-def _random_alpha_fake(trimap, ids, seed, by_cell, cell):
+def _random_alpha_fake(trimap, ids, seed, block_alpha, cell):
     return torch.empty_like(trimap, memory_format=torch.contiguous_format)
 
 

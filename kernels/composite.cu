@@ -1,9 +1,9 @@
-// composite and its gradient: a thread works on a run of pixels of a sample that fills 16 bytes of a plane, in all
+// composite and its gradient: a thread works on consecutive pixels of a sample that fill 16 bytes of a plane, in all
 // three channels.
 
-const unsigned int RUN = 16 / sizeof(Number);
+const unsigned int PIXELS_PER_THREAD = 16 / sizeof(Number);
 
-typedef Run<Number, RUN> Values;
+typedef Vec<Number, PIXELS_PER_THREAD> Values;
 typedef decltype(load(Number())) Real;  // what the arithmetic is done in
 
 // C = a F + (1 - a) B
@@ -24,21 +24,22 @@ extern "C" __global__ void composite(const Number* __restrict__ fg,     // [N, 3
                                      long long tiles,                   // thread blocks of a sample
                                      long long pixels,                  // H * W
                                      long long channels,                // of alpha: 1 or 3
-                                     long long aligned) {               // 1: every run starts at a multiple of 16 bytes
-    const long long sample = blockIdx.x / tiles, first = (blockIdx.x % tiles * blockDim.x + threadIdx.x) * RUN;
+                                     long long aligned) {               // 1: every Vec starts at a multiple of 16 bytes
+    const long long sample = blockIdx.x / tiles;
+    const long long first = (blockIdx.x % tiles * blockDim.x + threadIdx.x) * PIXELS_PER_THREAD;
     if (first >= pixels) return;
-    const unsigned int count = (unsigned int)min(pixels - first, (long long)RUN);
+    const unsigned int count = (unsigned int)min(pixels - first, (long long)PIXELS_PER_THREAD);
     Values a;
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
-        if (c < channels) a = load_run<RUN>(alpha + (sample * channels + c) * pixels + first, count, aligned);
+        if (c < channels) a = load_vec<Values>(alpha + (sample * channels + c) * pixels + first, count, aligned);
         const long long at = (sample * 3 + c) * pixels + first;
-        const Values f = load_run<RUN>(fg + at, count, aligned), b = load_run<RUN>(bg + at, count, aligned);
+        const Values f = load_vec<Values>(fg + at, count, aligned), b = load_vec<Values>(bg + at, count, aligned);
         Values result;
 #pragma unroll
-        for (unsigned int k = 0; k < RUN; ++k)
+        for (unsigned int k = 0; k < PIXELS_PER_THREAD; ++k)
             store(blend(load(a.values[k]), load(f.values[k]), load(b.values[k])), &result.values[k]);
-        store_run(result, out + at, count, aligned);
+        store_vec(result, out + at, count, aligned);
     }
 }
 
@@ -52,22 +53,23 @@ extern "C" __global__ void composite_backward(const Number* __restrict__ grad,  
                                               long long tiles,                   // thread blocks of a sample
                                               long long pixels,                  // H * W
                                               long long channels,                // of alpha: 1 or 3
-                                              long long aligned) {  // 1: every run starts at a multiple of 16 bytes
-    const long long sample = blockIdx.x / tiles, first = (blockIdx.x % tiles * blockDim.x + threadIdx.x) * RUN;
+                                              long long aligned) {  // 1: every Vec starts at a multiple of 16 bytes
+    const long long sample = blockIdx.x / tiles;
+    const long long first = (blockIdx.x % tiles * blockDim.x + threadIdx.x) * PIXELS_PER_THREAD;
     if (first >= pixels) return;
-    const unsigned int count = (unsigned int)min(pixels - first, (long long)RUN);
+    const unsigned int count = (unsigned int)min(pixels - first, (long long)PIXELS_PER_THREAD);
     Values a;
-    Real sums[RUN] = {};
+    Real sums[PIXELS_PER_THREAD] = {};
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
         const long long of_alpha = (sample * channels + (c < channels ? c : 0)) * pixels + first;
-        if (c < channels) a = load_run<RUN>(alpha + of_alpha, count, aligned);
+        if (c < channels) a = load_vec<Values>(alpha + of_alpha, count, aligned);
         const long long at = (sample * 3 + c) * pixels + first;
-        const Values g = load_run<RUN>(grad + at, count, aligned);
-        const Values f = load_run<RUN>(fg + at, count, aligned), b = load_run<RUN>(bg + at, count, aligned);
+        const Values g = load_vec<Values>(grad + at, count, aligned);
+        const Values f = load_vec<Values>(fg + at, count, aligned), b = load_vec<Values>(bg + at, count, aligned);
         Values over, under, sum;
 #pragma unroll
-        for (unsigned int k = 0; k < RUN; ++k) {
+        for (unsigned int k = 0; k < PIXELS_PER_THREAD; ++k) {
             const Real x = load(g.values[k]);
             store(load(a.values[k]) * x, &over.values[k]);         // dC/dF = a
             store((1 - load(a.values[k])) * x, &under.values[k]);  // dC/dB = 1 - a
@@ -76,8 +78,8 @@ extern "C" __global__ void composite_backward(const Number* __restrict__ grad,  
             sums[k] = c && channels == 1 ? sums[k] + product : product;
             store(sums[k], &sum.values[k]);
         }
-        store_run(over, grad_fg + at, count, aligned);
-        store_run(under, grad_bg + at, count, aligned);
-        if (channels == 3 || c == 2) store_run(sum, grad_alpha + of_alpha, count, aligned);
+        store_vec(over, grad_fg + at, count, aligned);
+        store_vec(under, grad_bg + at, count, aligned);
+        if (channels == 3 || c == 2) store_vec(sum, grad_alpha + of_alpha, count, aligned);
     }
 }

@@ -98,9 +98,9 @@ def _launch_pixels(kernel, channels, *tensors):
     """Launch a kernel of composite.cu on its inputs and outputs; ``channels`` are those of alpha."""
     samples, _, height, width = tensors[0].shape
     tensors = [x.contiguous() for x in tensors]
-    run = 16 // tensors[0].itemsize  # pixels of one thread
-    tiles = count_tiles(height * width, run)
-    aligned = height * width % run == 0 and all(x.data_ptr() % 16 == 0 for x in tensors)
+    pixels_per_thread = 16 // tensors[0].itemsize
+    tiles = count_tiles(height * width, pixels_per_thread)
+    aligned = height * width % pixels_per_thread == 0 and all(x.data_ptr() % 16 == 0 for x in tensors)
     launch(
         "composite", kernel, samples * tiles, *tensors, tiles, height * width, channels, aligned, dtype=tensors[0].dtype
     )

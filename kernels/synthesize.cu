@@ -1,10 +1,11 @@
-// synthesize: a thread block works on consecutive pixels of one sample, a thread on a run that fills 16 bytes of a plane.
+// synthesize: a thread block works on consecutive pixels of one sample, a thread on those that
+// fill 16 bytes of a plane.
 // synthesize.py states the formula; the order of operations here is the same.
 
-const unsigned int RUN = 16 / sizeof(Number), CHANNELS = 6;
+const unsigned int PIXELS_PER_THREAD = 16 / sizeof(Number), CHANNELS = 6;
 
-typedef Run<Number, RUN> Values;
-typedef Run<Byte, RUN> Bytes;
+typedef Vec<Number, PIXELS_PER_THREAD> Values;
+typedef Vec<Byte, PIXELS_PER_THREAD> Bytes;
 
 // What the pixels of a cell have in common.
 struct alignas(4 * sizeof(Number)) Cell {
@@ -13,11 +14,11 @@ struct alignas(4 * sizeof(Number)) Cell {
     Byte alpha;  // but in mode "pixel" each pixel of an unknown cell has its own
 };
 
-__device__ inline Cell draw_cell(unsigned int index, const Cells& cells, const unsigned int* keys, bool by_cell,
+__device__ inline Cell draw_cell(unsigned int index, const Cells& cells, const unsigned int* keys, bool block_alpha,
                                  unsigned long long seed, unsigned long long id) {
     Cell cell;
     cell.state = cell_state(index, cells, keys);
-    cell.alpha = alpha_value(cell.state, by_cell ? noise_byte(seed, ALPHA_BLOCK, id, index) : 0);
+    cell.alpha = alpha_value(cell.state, block_alpha ? noise_byte(seed, ALPHA_BLOCK, id, index) : 0);
     for (int c = 0; c < 3; ++c) store(cell.state == c ? 1.0f : 0.0f, &cell.one_hot[c]);
     return cell;
 }
@@ -41,11 +42,14 @@ __device__ inline Color color_of(const float* color, unsigned int view) {
     return result;
 }
 
-// Channel c of pixel k of a run after the colour matrix of its view, 0..1.
+// Channel c of pixel k of a thread after the colour matrix of its view, 0..1.
 __device__ inline float colored(const Bytes rgb[3], unsigned int k, const Color& color, unsigned int c) {
     float value[3];
 #pragma unroll
-    for (unsigned int i = 0; i < 3; ++i) value[i] = rgb[(3 * k + i) / RUN].values[(3 * k + i) % RUN];
+    for (unsigned int i = 0; i < 3; ++i) {
+        const unsigned int at = 3 * k + i;
+        value[i] = rgb[at / PIXELS_PER_THREAD].values[at % PIXELS_PER_THREAD];
+    }
     const float* const row = color.rows[c];
     return __saturatef(__fmaf_rn(row[2], value[2], __fmaf_rn(row[1], value[1], row[0] * value[0])));
 }
@@ -62,21 +66,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)  // 4 blocks at a time:
                unsigned long long seed, long long samples, long long height, long long width,
                long long side,  // of a cell in pixels
                long long columns, long long total, long long half_bits, long long unknown, long long foreground,
-               long long by_cell,          // 1: an alpha for each cell; 0: for each pixel
+               long long block_alpha,      // 1: an alpha for each cell; 0: for each pixel
                long long channels_last) {  // 1: input is [N, H, W, 6]
     const float scale[3] = {1.0f / 0.229f, 1.0f / 0.224f, 1.0f / 0.225f};           // 1 / std
     const float shift[3] = {-0.485f / 0.229f, -0.456f / 0.224f, -0.406f / 0.225f};  // -mean / std
-    __shared__ unsigned int keys[8], partner;
-    __shared__ Cell table[THREADS * RUN];
+    __shared__ unsigned int keys[8], background;
+    __shared__ Cell table[THREADS * PIXELS_PER_THREAD];
     __shared__ Values staged[CHANNELS * THREADS];  // of the input, for channels_last
 
     // The same part of all samples at about the same time: a view is read twice, the second time from the L2 cache.
     const unsigned int sample = blockIdx.x % (unsigned int)samples, pixels = (unsigned int)(height * width);
-    const unsigned int start = blockIdx.x / (unsigned int)samples * blockDim.x * RUN;
-    const unsigned int end = min(start + blockDim.x * RUN, pixels);
-    const unsigned int first = start + threadIdx.x * RUN, count = first < end ? min(end - first, RUN) : 0;
+    const unsigned int start = blockIdx.x / (unsigned int)samples * blockDim.x * PIXELS_PER_THREAD;
+    const unsigned int end = min(start + blockDim.x * PIXELS_PER_THREAD, pixels);
+    const unsigned int first = start + threadIdx.x * PIXELS_PER_THREAD;
+    const unsigned int count = first < end ? min(end - first, PIXELS_PER_THREAD) : 0;
     const long long before = (long long)pixels * sample;  // pixels of the samples before
-    const bool aligned = pixels % RUN == 0 && ((unsigned long long)views | (unsigned long long)trimap) % RUN == 0 &&
+    const bool aligned = pixels % PIXELS_PER_THREAD == 0 &&
+                         ((unsigned long long)views | (unsigned long long)trimap) % PIXELS_PER_THREAD == 0 &&
                          ((unsigned long long)input | (unsigned long long)alpha | (unsigned long long)contrast) % 16 == 0;
     const unsigned long long id = ids[sample];
     const Cells cells = {(unsigned int)side,      (unsigned int)columns, (unsigned int)total,
@@ -86,35 +92,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)  // 4 blocks at a time:
     if (threadIdx.x == blockDim.x - 1) {  // in another warp: at the same time
         // s = 1 + word0 % (N - 1), of the batch's first id
         const unsigned int s = 1 + philox(seed, PAIRING, ids[0], 0).x % (unsigned int)(samples - 1);
-        partner = (sample + s) % (unsigned int)samples;
+        background = (sample + s) % (unsigned int)samples;
     }
     __syncthreads();
-    const Table range = table_of(start, end, (unsigned int)width, cells, blockDim.x * RUN, RUN);
+    const Table range =
+        table_of(start, end, (unsigned int)width, cells, blockDim.x * PIXELS_PER_THREAD, PIXELS_PER_THREAD);
     for (unsigned int i = threadIdx.x; i < range.count; i += blockDim.x) {
         const unsigned int index = range.first + i;
         const unsigned int cell = range.by_pixel ? cell_of(index, (unsigned int)width, cells) : index;
-        table[i] = draw_cell(cell, cells, keys, by_cell, seed, id);
+        table[i] = draw_cell(cell, cells, keys, block_alpha, seed, id);
     }
     __syncthreads();
-    if (first == 0) pairing[sample] = partner;
+    if (first == 0) pairing[sample] = background;
 
     Values planes[CHANNELS], alphas, contrasts;
     Bytes states;
     if (count) {
         Bytes fg[3], bg[3];
         for (unsigned int i = 0; i < 3; ++i) {
-            const unsigned int at = i * RUN, left = 3 * count > at ? 3 * count - at : 0;
-            fg[i] = load_run<RUN>(views + 3 * (before + first) + at, left, aligned);
-            bg[i] = load_run<RUN>(views + 3 * ((long long)pixels * partner + first) + at, left, aligned);
+            const unsigned int at = i * PIXELS_PER_THREAD, left = 3 * count > at ? 3 * count - at : 0;
+            fg[i] = load_vec<Bytes>(views + 3 * (before + first) + at, left, aligned);
+            bg[i] = load_vec<Bytes>(views + 3 * ((long long)pixels * background + first) + at, left, aligned);
         }
-        const Color over = color_of(color, sample), under = color_of(color, partner);
+        const Color over = color_of(color, sample), under = color_of(color, background);
         const Words noise = philox(seed, ALPHA_PIXEL, id, first / 16);
         Place place = place_of(first, (unsigned int)width, cells, range);
 #pragma unroll
-        for (unsigned int k = 0; k < RUN; ++k) {
+        for (unsigned int k = 0; k < PIXELS_PER_THREAD; ++k) {
             const Cell cell = table[place.entry];  // also where k >= count, of which nothing is stored
             step(place);
-            const bool noisy = cell.state == UNKNOWN && !by_cell;
+            const bool noisy = cell.state == UNKNOWN && !block_alpha;
             const unsigned int byte = word(noise, first % 16 / 4 + k / 4) >> 8 * (k % 4) & 0xFFu;
             const float a = alpha_of_byte(noisy ? byte : cell.alpha);
             float sum = 0.0f;
@@ -132,24 +139,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)  // 4 blocks at a time:
             for (unsigned int c = 0; c < 3; ++c) planes[3 + c].values[k] = cell.one_hot[c];
             states.values[k] = cell.state;
         }
-        store_run(alphas, alpha + before + first, count, aligned);
-        store_run(contrasts, contrast + before + first, count, aligned);
-        store_run(states, trimap + before + first, count, aligned);
+        store_vec(alphas, alpha + before + first, count, aligned);
+        store_vec(contrasts, contrast + before + first, count, aligned);
+        store_vec(states, trimap + before + first, count, aligned);
     }
     if (!channels_last) {
         for (unsigned int c = 0; c < CHANNELS && count; ++c)
-            store_run(planes[c], input + CHANNELS * before + (long long)c * pixels + first, count, aligned);
+            store_vec(planes[c], input + CHANNELS * before + (long long)c * pixels + first, count, aligned);
         return;
     }
     // A thread's pixels lie side by side, but 16-byte accesses of neighbouring threads would lie apart: put them
     // together in shared memory, then copy in order.
     for (unsigned int i = 0; i < CHANNELS; ++i)
-        for (unsigned int k = 0; k < RUN; ++k)
+        for (unsigned int k = 0; k < PIXELS_PER_THREAD; ++k)
             staged[CHANNELS * threadIdx.x + i].values[k] =
-                planes[(i * RUN + k) % CHANNELS].values[(i * RUN + k) / CHANNELS];
+                planes[(i * PIXELS_PER_THREAD + k) % CHANNELS].values[(i * PIXELS_PER_THREAD + k) / CHANNELS];
     __syncthreads();
     Number* const out = input + CHANNELS * (before + start);
     const unsigned int length = CHANNELS * (end - start);
-    for (unsigned int i = threadIdx.x; i * RUN < length; i += blockDim.x)
-        store_run(staged[i], out + i * RUN, length - i * RUN, aligned);
+    for (unsigned int i = threadIdx.x; i * PIXELS_PER_THREAD < length; i += blockDim.x)
+        store_vec(staged[i], out + i * PIXELS_PER_THREAD, length - i * PIXELS_PER_THREAD, aligned);
 }

@@ -18,7 +18,7 @@ from .trimap import count_cells, fill_trimaps
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 SCALE, SHIFT = 1 / STD, -MEAN / STD
-BYTE = np.float32(1) / np.float32(255)
+ONE_LEVEL = np.float32(1) / np.float32(255)
 DTYPES = torch.float32, torch.float16, torch.bfloat16
 MEMORY_FORMATS = torch.contiguous_format, torch.channels_last
 
@@ -137,7 +137,7 @@ def _require_out(out, views, dtype, memory_format):
             )
 
 
-def partners(first_id, seed, samples):
+def draw_pairing(first_id, seed, samples):
     """Draw the view that each sample is laid over: int64 [N], sample i over ``(i + s) % N``, 1 <= s < N."""
     shift = 1 + int(words(seed, Stream.PAIRING, first_id, 1)[0, 0, 0]) % (samples - 1)
     return (np.arange(samples, dtype=np.int64) + shift) % samples
@@ -151,7 +151,7 @@ def _synthesize(
     cell: int,
     unknown: float,
     foreground: float,
-    by_cell: bool,
+    block_alpha: bool,
     dtype: torch.dtype,
     channels_last: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -165,7 +165,7 @@ def _synthesize(
         torch.empty((samples, 1, height, width), dtype=torch.uint8),
         ids.new_empty(samples),
     )
-    _synthesize_out(views, ids, seed, color, cell, unknown, foreground, by_cell, *outputs)
+    _synthesize_out(views, ids, seed, color, cell, unknown, foreground, block_alpha, *outputs)
     return outputs
 
 
@@ -186,7 +186,7 @@ def _synthesize_out(
     cell: int,
     unknown: float,
     foreground: float,
-    by_cell: bool,
+    block_alpha: bool,
     image: torch.Tensor,
     alpha: torch.Tensor,
     contrast: torch.Tensor,
@@ -198,7 +198,7 @@ def _synthesize_out(
     pixels, ids, seed = views.contiguous().numpy(), ids.numpy(), seed % 2**64
     identity = torch.eye(3).expand(samples, 3, 3)
     color = (identity if color is None else color.detach()).contiguous().numpy()
-    pairing[:] = torch.from_numpy(partners(ids[:1], seed, samples))
+    pairing[:] = torch.from_numpy(draw_pairing(ids[:1], seed, samples))
     backgrounds, states = pairing.numpy(), trimap.numpy()[:, 0]
     # the loops write float32, contiguous
     floats = [
@@ -210,7 +210,7 @@ def _synthesize_out(
     def work(part):
         fill_trimaps(states[part], ids[part], seed, cell, unknown, foreground)
         levels = np.empty_like(states[part])
-        fill_alphas(levels, states[part], ids[part], seed, by_cell, cell)
+        fill_alphas(levels, states[part], ids[part], seed, block_alpha, cell)
         inputs = pixels, color, np.arange(samples)[part], backgrounds[part], states[part], levels
         _compose(*inputs, planes[part], alphas[part], contrasts[part])
 
@@ -266,33 +266,33 @@ def _color(row, matrix, planes, out):
         red[x], green[x], blue[x] = row[3 * x], row[3 * x + 1], row[3 * x + 2]
     for c in range(3):
         value = out[c]
-        to_red, to_green, to_blue = matrix[c, 0] * BYTE, matrix[c, 1] * BYTE, matrix[c, 2] * BYTE
+        to_red, to_green, to_blue = matrix[c, 0] * ONE_LEVEL, matrix[c, 1] * ONE_LEVEL, matrix[c, 2] * ONE_LEVEL
         for x in range(len(red)):
             mixed = fma(to_blue, blue[x], fma(to_green, green[x], to_red * red[x]))
             mixed = np.float32(0) if mixed < np.float32(0) else mixed
             value[x] = np.float32(1) if mixed > np.float32(1) else mixed
 
 
-def _synthesize_cuda(views, ids, seed, color, cell, unknown, foreground, by_cell, dtype, channels_last):
-    outputs = _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, by_cell, dtype, channels_last)
-    _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, by_cell, *outputs)
+def _synthesize_cuda(views, ids, seed, color, cell, unknown, foreground, block_alpha, dtype, channels_last):
+    outputs = _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, block_alpha, dtype, channels_last)
+    _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, block_alpha, *outputs)
     return outputs
 
 
-def _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, by_cell, image, *others):
+def _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, block_alpha, image, *others):
     samples, height, width, _ = views.shape
     cells = count_cells(height, width, cell, unknown, foreground)
-    run = 16 // image.itemsize  # pixels of one thread
-    tiles = count_tiles(height * width, run)
+    pixels_per_thread = 16 // image.itemsize
+    tiles = count_tiles(height * width, pixels_per_thread)
     launch(
         "synthesize", "synthesize", samples * tiles, views.contiguous(), ids.contiguous(),
         None if color is None else color.contiguous(), image, *others, seed, samples, height, width, cell,
-        cells.columns, cells.total, cells.half_bits, cells.unknown, cells.foreground, by_cell,
+        cells.columns, cells.total, cells.half_bits, cells.unknown, cells.foreground, block_alpha,
         not image.is_contiguous(), dtype=image.dtype,
     )  # fmt: skip
 
 
-def _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, by_cell, dtype, channels_last):
+def _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, block_alpha, dtype, channels_last):
     samples, height, width, _ = views.shape
     shape, device = (samples, 1, height, width), views.device
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -305,7 +305,7 @@ def _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, by_cell
     )
 
 
-def _synthesize_out_fake(views, ids, seed, color, cell, unknown, foreground, by_cell, image, *others):
+def _synthesize_out_fake(views, ids, seed, color, cell, unknown, foreground, block_alpha, image, *others):
     return None
 
 

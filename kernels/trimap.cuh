@@ -19,17 +19,18 @@ __device__ inline unsigned int cell_of(unsigned int pixel, unsigned int width, c
 }
 
 // The cells that the pixels of a thread block lie in, drawn once and shared: an entry for each cell from `first` on,
-// or, where these are too many or a thread's run goes on in the next row, for each pixel of the block.
+// or, where these are too many or the pixels of a thread go on in the next row, for each pixel of the block.
 struct Table {
     bool by_pixel;
     unsigned int first, count;
 };
 
 __device__ inline Table table_of(unsigned int start, unsigned int end,  // the block's pixels, end not included
-                                 unsigned int width, const Cells& cells, unsigned int room, unsigned int run) {
+                                 unsigned int width, const Cells& cells, unsigned int room,
+                                 unsigned int pixels_per_thread) {
     const unsigned int first = start / width / cells.side * cells.columns;
     const unsigned int count = ((end - 1) / width / cells.side + 1) * cells.columns - first;
-    if (count > room || width % run) return {true, start, end - start};
+    if (count > room || width % pixels_per_thread) return {true, start, end - start};
     return {false, first, count};
 }
 

@@ -15,7 +15,7 @@ from .permutation import half_bits, permute, round_keys
 from .philox import Stream
 
 BACKGROUND, UNKNOWN, FOREGROUND = range(3)
-RUN = 16  # pixels of one CUDA thread
+PIXELS_PER_THREAD = 16  # on CUDA
 
 
 def random_trimap(ids, seed, size, cell=7, unknown=0.75, foreground=0.125):
@@ -113,7 +113,7 @@ def _random_trimap(
 def _random_trimap_cuda(ids, seed, height, width, cell, unknown, foreground):
     cells = count_cells(height, width, cell, unknown, foreground)
     trimap = _random_trimap_fake(ids, seed, height, width, cell, unknown, foreground)
-    tiles = count_tiles(height * width, RUN)
+    tiles = count_tiles(height * width, PIXELS_PER_THREAD)
     launch(
         "trimap", "random_trimap", len(ids) * tiles, ids.contiguous(), trimap, seed, tiles, height, width, cell,
         cells.columns, cells.total, cells.half_bits, cells.unknown, cells.foreground,

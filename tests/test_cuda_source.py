@@ -82,7 +82,7 @@ def test_host_synthesize(on_host, samples, height, width, cell, dtype, mode):
 
 
 def test_host_takes_views_that_start_anywhere(on_host):
-    """Whole runs of 16 bytes, but not at multiples of 16: a slice of a larger tensor."""
+    """Whole vectors of 16 bytes, but not at multiples of 16: a slice of a larger tensor."""
     views, ids, color = draw(3, 16, 16)
     shifted = torch.empty(views.numel() + 1, dtype=torch.uint8)[1:].view_as(views).copy_(views)
     for dtype in (torch.float32, torch.float16):
@@ -115,7 +115,7 @@ def test_host_writes_over_what_is_given(on_host):
             assert_equal_bits(getattr(out, name), getattr(reference, name))
 
 
-# (samples, height, width): odd; whole runs of every dtype; more than a thread block
+# (samples, height, width): odd; whole vectors of every dtype; more than a thread block
 PLANES = [(3, 17, 31), (2, 4, 8), (2, 32, 64)]
 
 
