@@ -5,10 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dptmat import defaults
 from dptmat.data.image_io import LEVELS
 from dptmat.errors import UserError
-from dptmat.kernels.synthesize import MEAN, STD
 
+_MEAN, _STD = np.array(defaults.MEAN, np.float32), np.array(defaults.STD, np.float32)
 _CAPTION = 24  # height in pixels of the line of captions
 
 
@@ -69,7 +70,7 @@ def write_picture(path, picture):
 def _composite(batch):
     """The network's colours back as uint8 [N, H, W, 3]."""
     normalised = batch.input[:, :3].float().cpu().numpy().transpose(0, 2, 3, 1)
-    return np.clip((normalised * STD + MEAN) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return np.clip((normalised * _STD + _MEAN) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def _eight_bit(alpha):

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dptmat.defaults import MEAN, STD
 from dptmat.errors import UserError
 from dptmat.fusion import fuse_alphas
-from dptmat.kernels.synthesize import MEAN, STD
 from dptmat.models.gca import GCAMatting
 from dptmat.models.matteformer import MatteFormer
 from dptmat.models.mgmatting import MGMatting
@@ -189,7 +189,7 @@ def _normalise(
     picture: Tensor,  # uint8 [h, w, C]
 ) -> Tensor:  # float32 [1, C, h, w]
     x = picture.permute(2, 0, 1)[None].contiguous().float()
-    mean, std = (torch.from_numpy(values).to(x.device)[:, None, None] for values in (MEAN, STD))
+    mean, std = (torch.tensor(values).to(x.device)[:, None, None] for values in (MEAN, STD))
     x[:, :3].div_(255).sub_(mean).div_(std)
     return x
 

@@ -1,8 +1,10 @@
 """The CPU path's compiler: loops that numba compiles for the processor at hand, on as many threads as PyTorch has."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numba
 import torch
@@ -15,20 +17,21 @@ compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 inlined = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")  # else its caller is not vectorised
 
 
-@intrinsic
-def fma(typing_context, x, y, z):
+def _fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
     """Compute x * y + z of three float32, rounded once; for compiled loops only."""
 
-    def generate(context, builder, signature, args):
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fma(*args)
 
     return types.float32(types.float32, types.float32, types.float32), generate
 
 
+fma: Any = intrinsic(_fma)  # called with x, y and z alone
+
 _SAMPLES = 8  # of a part at most: what it needs in between stays in the processor's cache
 
 
-def for_each_part(work, samples):
+def for_each_part(work: Callable[[slice], object], samples: int) -> None:
     """Call ``work(part)`` for slices that cover ``range(samples)``, at the same time on PyTorch's number of threads."""
     threads = max(1, min(torch.get_num_threads(), samples))
     size = max(1, min(_SAMPLES, samples // threads))
@@ -41,5 +44,5 @@ def for_each_part(work, samples):
 
 
 @cache  # new threads would start with fresh memory at every call; of another process there is only the number
-def _pool(threads, process):
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)

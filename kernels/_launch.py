@@ -2,8 +2,11 @@
 
 from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 THREADS = 128  # of a block, for every kernel
 HEADERS = "number", "vec", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
@@ -18,7 +21,7 @@ OPTIONS = "--fmad=false", "--std=c++17"  # multiply-adds are fused only where th
 _OLDEST = 70  # sm_70, the V100
 
 
-def source(stem, dtype=torch.float32):
+def source(stem: str, dtype: torch.dtype = torch.float32) -> str:
     """Return the whole text of ``stem``.cu with the type ``Number`` for ``dtype``.
 
     The headers are joined instead of included: CuPy's cache on disk is keyed by source and options,
@@ -29,12 +32,18 @@ def source(stem, dtype=torch.float32):
     return "\n".join([*texts, constants, _read(f"{stem}.cu")])
 
 
-def count_tiles(pixels, pixels_per_thread):
+def count_tiles(pixels: int, pixels_per_thread: int) -> int:
     """Count the thread blocks that a sample takes."""
     return -(-pixels // (pixels_per_thread * THREADS))
 
 
-def launch(stem, kernel, blocks, *args, dtype=torch.float32):
+def launch(
+    stem: str,
+    kernel: str,
+    blocks: int,
+    *args: Tensor | int | None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Run a kernel of ``stem``.cu on ``blocks`` blocks of THREADS threads; does not wait for it.
 
     Args:
@@ -51,18 +60,18 @@ def launch(stem, kernel, blocks, *args, dtype=torch.float32):
     if blocks == 0:
         return
     _import_cupy()
-    device = next(arg.device for arg in args if isinstance(arg, torch.Tensor))
-    values = tuple([arg.data_ptr() if isinstance(arg, torch.Tensor) else int(arg or 0) for arg in args])
+    device = next(arg.device for arg in args if isinstance(arg, Tensor))
+    values = tuple([arg.data_ptr() if isinstance(arg, Tensor) else int(arg or 0) for arg in args])
     with torch.cuda.device(device):
         stream = _as_cupy(torch.cuda.current_stream(device))
         _kernel(device.index, stem, kernel, dtype)((blocks,), (THREADS,), values, stream=stream)
 
 
-def _read(name):
+def _read(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _import_cupy():
+def _import_cupy() -> ModuleType:
     try:
         import cupy
     except ImportError as error:
@@ -74,7 +83,7 @@ def _import_cupy():
 
 
 @cache  # a program has few streams; one that PyTorch has freed and made again is equal to the old one
-def _as_cupy(stream):
+def _as_cupy(stream: torch.cuda.Stream) -> Any:
     cupy = _import_cupy()
     if hasattr(cupy.cuda.Stream, "from_external") and hasattr(stream, "__cuda_stream__"):
         return cupy.cuda.Stream.from_external(stream)
@@ -82,14 +91,14 @@ def _as_cupy(stream):
 
 
 @cache
-def _kernel(device_index, stem, kernel, dtype):
+def _kernel(device_index: int, stem: str, kernel: str, dtype: torch.dtype) -> Any:
     """Compile, or find in CuPy's cache, for the current device, which is ``device_index``."""
     cupy = _import_cupy()
     _require_architecture(torch.cuda.get_device_capability(device_index), min(cupy.cuda.nvrtc.getSupportedArchs()))
     return cupy.RawModule(code=source(stem, dtype), options=OPTIONS).get_function(kernel)
 
 
-def _require_architecture(capability, oldest_compiled):
+def _require_architecture(capability: tuple[int, int], oldest_compiled: int) -> None:
     """Refuse a GPU older than this library (sm_70) or than the installed CuPy (sm_75 for CUDA 13) can serve."""
     architecture = capability[0] * 10 + capability[1]
     if architecture < _OLDEST:

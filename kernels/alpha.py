@@ -2,6 +2,9 @@
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from dptmat.defaults import CELL
 
 from . import _checks
 from ._compile import compiled, for_each_part
@@ -10,10 +13,17 @@ from ._operator import register
 from .philox import Stream, words
 from .trimap import FOREGROUND, UNKNOWN
 
-PIXELS_PER_THREAD = 16  # on CUDA; as many as a Philox block has bytes
+PIXELS_PER_THREAD = 16  # on CUDA: one for each byte of a Philox block
+_BLOCK_BYTES = 16  # of a Philox block
 
 
-def random_alpha(trimap, ids, seed, mode="pixel", cell=7):
+def random_alpha(
+    trimap: Tensor,  # uint8 [N, H, W]
+    ids: Tensor,  # int64 [N]
+    seed: int,
+    mode: str = "pixel",
+    cell: int = CELL,
+) -> Tensor:  # uint8 [N, H, W]
     """Draw one alpha per sample, with a random byte in each unknown pixel or cell of its trimap.
 
     Equal on CPU and CUDA bit for bit; does not wait for the device.
@@ -42,16 +52,25 @@ def random_alpha(trimap, ids, seed, mode="pixel", cell=7):
     _checks.require_shape("trimap", trimap, (len(ids), None, None), "pass one trimap for each of the ids")
     _checks.require_same_device(trimap=trimap, ids=ids)
     _checks.require_mode(mode)
-    _checks.require_size(*trimap.shape[1:], cell if mode == "block" else 1)
+    _, height, width = trimap.shape
+    _checks.require_size(height, width, cell if mode == "block" else 1)
     return _operator(trimap, ids, _checks.seed_as_int64(seed), mode == "block", cell)
 
 
-def fill_alphas(alpha, trimap, ids, seed, block_alpha, cell):
-    """Draw alphas on the CPU: uint8 [N, H, W] and int64 [N] into uint8 [N, H, W]."""
+def fill_alphas(
+    alpha: np.ndarray,  # uint8 [N, H, W]
+    trimap: np.ndarray,  # uint8 [N, H, W]
+    ids: np.ndarray,  # int64 [N]
+    seed: int,
+    block_alpha: bool,
+    cell: int,
+) -> None:
+    """Draw alphas on the CPU into ``alpha``; the other arguments are those of `random_alpha`."""
     _, height, width = trimap.shape
     rows, columns = -(-height // cell), -(-width // cell)
     stream, count = (Stream.ALPHA_BLOCK, rows * columns) if block_alpha else (Stream.ALPHA_PIXEL, height * width)
-    noise = words(seed, stream, ids, -(-count // 16)).astype("<u4", copy=False).view(np.uint8).reshape(len(ids), -1)
+    drawn = words(seed, stream, ids, -(-count // _BLOCK_BYTES)).astype("<u4", copy=False)
+    noise: np.ndarray = drawn.view(np.uint8).reshape(len(ids), -1)
     if block_alpha:
         grid = noise[:, :count].reshape(-1, rows, columns)
         noise = grid.repeat(cell, axis=1)[:, :height].repeat(cell, axis=2)[:, :, :width]
@@ -61,7 +80,7 @@ def fill_alphas(alpha, trimap, ids, seed, block_alpha, cell):
 
 
 @compiled
-def _choose(trimap, noise, alpha):
+def _choose(trimap: np.ndarray, noise: np.ndarray, alpha: np.ndarray) -> None:  # uint8 [N, H, W] each
     """Take the noise where a trimap is unknown."""
     samples, height, width = trimap.shape
     for n in range(samples):
@@ -71,21 +90,21 @@ def _choose(trimap, noise, alpha):
                 alpha[n, y, x] = noise[n, y, x] if trimap[n, y, x] == UNKNOWN else fixed
 
 
-def _random_alpha(trimap: torch.Tensor, ids: torch.Tensor, seed: int, block_alpha: bool, cell: int) -> torch.Tensor:
+def _random_alpha(trimap: Tensor, ids: Tensor, seed: int, block_alpha: bool, cell: int) -> Tensor:
     _checks.require_non_negative(ids)
     if trimap.numel() and trimap.max() > FOREGROUND:
         raise ValueError(f"trimap must hold 0, 1 and 2 only, got {int(trimap.max())}; map 0, 128, 255 to them first")
     alpha = np.empty(trimap.shape, np.uint8)
-    trimap, ids = trimap.contiguous().numpy(), ids.numpy()
+    states, idents = trimap.contiguous().numpy(), ids.numpy()
 
-    def work(part):
-        fill_alphas(alpha[part], trimap[part], ids[part], seed % 2**64, block_alpha, cell)
+    def work(part: slice) -> None:
+        fill_alphas(alpha[part], states[part], idents[part], seed % 2**64, block_alpha, cell)
 
     for_each_part(work, len(ids))
     return torch.from_numpy(alpha)
 
 
-def _random_alpha_cuda(trimap, ids, seed, block_alpha, cell):
+def _random_alpha_cuda(trimap: Tensor, ids: Tensor, seed: int, block_alpha: bool, cell: int) -> Tensor:
     samples, height, width = trimap.shape
     alpha = _random_alpha_fake(trimap, ids, seed, block_alpha, cell)
     tiles = count_tiles(height * width, PIXELS_PER_THREAD)
@@ -96,7 +115,7 @@ def _random_alpha_cuda(trimap, ids, seed, block_alpha, cell):
     return alpha
 
 
-def _random_alpha_fake(trimap, ids, seed, block_alpha, cell):
+def _random_alpha_fake(trimap: Tensor, ids: Tensor, seed: int, block_alpha: bool, cell: int) -> Tensor:
     return torch.empty_like(trimap, memory_format=torch.contiguous_format)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,14 +14,14 @@ class Batch:
 
     # dtype [N, 6, H, W]: the composite, normalised by ImageNet's mean and standard deviation (red, green, blue),
     # and the one-hot trimap (background, unknown, foreground).
-    input: torch.Tensor
+    input: Tensor
 
-    alpha: torch.Tensor  # dtype [N, 1, H, W], 0..1: what the network must give back
+    alpha: Tensor  # dtype [N, 1, H, W], 0..1: what the network must give back
 
     # dtype [N, 1, H, W]: sum over channels of |F - B| / std, with F and B in 0..1;
     # the composition loss of a prediction p is exactly |p - alpha| * contrast.
-    contrast: torch.Tensor
+    contrast: Tensor
 
-    trimap: torch.Tensor  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
+    trimap: Tensor  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
 
-    pairing: torch.Tensor  # int64 [N]: index in the batch of the view used as background, never the sample's own
+    pairing: Tensor  # int64 [N]: index in the batch of the view used as background, never the sample's own

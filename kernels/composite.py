@@ -1,6 +1,11 @@
 """The matting equation, ``C = alpha * F + (1 - alpha) * B``, differentiable in all three."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor
+from torch._ops import OpOverload
 
 from . import _checks
 from ._launch import count_tiles, launch
@@ -9,7 +14,11 @@ from ._operator import register
 FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
-def composite(fg, bg, alpha):
+def composite(
+    fg: Tensor,  # [N, 3, H, W]
+    bg: Tensor,  # [N, 3, H, W]
+    alpha: Tensor,  # [N, 1 or 3, H, W]
+) -> Tensor:  # [N, 3, H, W]
     """Lay a foreground over a background: ``alpha * fg + (1 - alpha) * bg`` for each pixel and channel.
 
     Differentiable once in all three, also under ``torch.compile``; ``torch.func.vmap`` maps it.
@@ -33,8 +42,8 @@ def composite(fg, bg, alpha):
 
     Source: Porter and Duff, Compositing Digital Images, SIGGRAPH 1984.
     """
-    if not isinstance(fg, torch.Tensor) or fg.dtype not in (*FLOATS, torch.uint8):
-        got = fg.dtype if isinstance(fg, torch.Tensor) else type(fg).__name__
+    if not isinstance(fg, Tensor) or fg.dtype not in (*FLOATS, torch.uint8):
+        got = fg.dtype if isinstance(fg, Tensor) else type(fg).__name__
         raise TypeError(
             f"fg must be a float16, bfloat16, float32, float64 or uint8 tensor, got {got}; convert it with .to()"
         )
@@ -51,12 +60,12 @@ def composite(fg, bg, alpha):
     return _operator(fg, bg, alpha)
 
 
-def _widen(*tensors):
+def _widen(*tensors: Tensor) -> list[Tensor]:
     """Convert to the dtype of the arithmetic: float16 and bfloat16 would round after every operation."""
     return [x if x.dtype == torch.float64 else x.float() for x in tensors]
 
 
-def _composite(fg: torch.Tensor, bg: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+def _composite(fg: Tensor, bg: Tensor, alpha: Tensor) -> Tensor:
     if fg.dtype == torch.uint8:
         f, b, a = fg.int(), bg.int(), alpha.int()
         return ((2 * (a * f + (255 - a) * b) + 255) // 510).byte().contiguous()
@@ -64,68 +73,68 @@ def _composite(fg: torch.Tensor, bg: torch.Tensor, alpha: torch.Tensor) -> torch
     return (a * f + (1 - a) * b).to(fg.dtype).contiguous()
 
 
-def _composite_cuda(fg, bg, alpha):
+def _composite_cuda(fg: Tensor, bg: Tensor, alpha: Tensor) -> Tensor:
     out = _composite_fake(fg, bg, alpha)
     _launch_pixels("composite", alpha.shape[1], fg, bg, alpha, out)
     return out
 
 
-def _composite_fake(fg, bg, alpha):
+def _composite_fake(fg: Tensor, bg: Tensor, alpha: Tensor) -> Tensor:
     return torch.empty_like(fg, memory_format=torch.contiguous_format)
 
 
-def _composite_backward(
-    grad: torch.Tensor, fg: torch.Tensor, bg: torch.Tensor, alpha: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _composite_backward(grad: Tensor, fg: Tensor, bg: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     g, f, b, a = _widen(grad, fg, bg, alpha)
     grad_alpha = g * (f - b)
     if alpha.shape[1] == 1:
         grad_alpha = grad_alpha[:, 0:1] + grad_alpha[:, 1:2] + grad_alpha[:, 2:3]
-    return tuple(x.to(fg.dtype).contiguous() for x in (a * g, (1 - a) * g, grad_alpha))
+    grad_fg, grad_bg, grad_alpha = (x.to(fg.dtype).contiguous() for x in (a * g, (1 - a) * g, grad_alpha))
+    return grad_fg, grad_bg, grad_alpha
 
 
-def _composite_backward_cuda(grad, fg, bg, alpha):
+def _composite_backward_cuda(grad: Tensor, fg: Tensor, bg: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     grads = _composite_backward_fake(grad, fg, bg, alpha)
     _launch_pixels("composite_backward", alpha.shape[1], grad, fg, bg, alpha, *grads)
     return grads
 
 
-def _composite_backward_fake(grad, fg, bg, alpha):
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (fg, bg, alpha))
+def _composite_backward_fake(grad: Tensor, fg: Tensor, bg: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    grad_fg, grad_bg, grad_alpha = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (fg, bg, alpha))
+    return grad_fg, grad_bg, grad_alpha
 
 
-def _launch_pixels(kernel, channels, *tensors):
+def _launch_pixels(kernel: str, channels: int, *tensors: Tensor) -> None:
     """Launch a kernel of composite.cu on its inputs and outputs; ``channels`` are those of alpha."""
     samples, _, height, width = tensors[0].shape
-    tensors = [x.contiguous() for x in tensors]
-    pixels_per_thread = 16 // tensors[0].itemsize
+    arrays = [x.contiguous() for x in tensors]
+    pixels_per_thread = 16 // arrays[0].itemsize
     tiles = count_tiles(height * width, pixels_per_thread)
-    aligned = height * width % pixels_per_thread == 0 and all(x.data_ptr() % 16 == 0 for x in tensors)
+    aligned = height * width % pixels_per_thread == 0 and all(x.data_ptr() % 16 == 0 for x in arrays)
     launch(
-        "composite", kernel, samples * tiles, *tensors, tiles, height * width, channels, aligned, dtype=tensors[0].dtype
+        "composite", kernel, samples * tiles, *arrays, tiles, height * width, channels, aligned, dtype=arrays[0].dtype
     )
 
 
-def _save_inputs(ctx, inputs, output):
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx, grad):
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _backward_operator(grad, *ctx.saved_tensors)
 
 
-def _save_nothing(ctx, inputs, output):
+def _save_nothing(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     pass
 
 
-def _refuse(ctx, *grads):
+def _refuse(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError("composite() has no second derivative; write alpha * fg + (1 - alpha) * bg where one is needed")
 
 
-def _vmap(operator):
+def _vmap(operator: OpOverload) -> Callable[..., Any]:
     """Make the rule of ``torch.func.vmap``: the mapped dimension becomes part of the batch."""
 
-    def rule(info, in_dims, *tensors):
+    def rule(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Any, Any]:
         folded = [
             x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
             for x, dim in zip(tensors, in_dims, strict=True)

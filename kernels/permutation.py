@@ -3,25 +3,39 @@
 import numpy as np
 
 from ._compile import compiled, inlined
-from .philox import words
+from .philox import Stream, words
 
 ROUNDS = 8
 _FACTORS = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
 _SHIFTS = np.uint32(15), np.uint32(13)
 
 
-def round_keys(seed, stream, idents):
-    """Draw the round keys of one permutation for each ident: uint32 [N, 8], blocks 0 and 1 of the stream."""
+def round_keys(
+    seed: int,
+    stream: Stream,
+    idents: int | np.ndarray,  # int64 or uint64 [N]
+) -> np.ndarray:  # uint32 [N, 8]
+    """Draw the round keys of one permutation for each ident: blocks 0 and 1 of the stream.
+
+    Args:
+        seed: Seed of the run, 0 <= seed < 2**64.
+        stream: What the permutation is for.
+        idents: As for :func:`dptmat.kernels.philox.words`; an int counts as N = 1.
+
+    Raises:
+        TypeError: ``seed`` is not an int.
+        ValueError: ``seed`` is outside 0..2**64 - 1.
+    """
     return words(seed, stream, idents, ROUNDS // 4).reshape(-1, ROUNDS)
 
 
-def half_bits(n):
+def half_bits(n: int) -> int:
     """Return the smallest ``h >= 1`` with ``4**h >= n``: the width in bits of a Feistel half."""
     return max(1, ((n - 1).bit_length() + 1) // 2)
 
 
 @inlined
-def _feistel(position, half, keys):
+def _feistel(position: np.uint64, half: np.uint64, keys: tuple[np.uint32, ...]) -> np.uint64:
     """Run the eight rounds once: uint64 in ``[0, 4**half)`` to the same range; keys are 8 uint32."""
     mask = np.uint32((np.uint64(1) << half) - np.uint64(1))
     left, right = np.uint32(position >> half), np.uint32(position) & mask
@@ -34,8 +48,13 @@ def _feistel(position, half, keys):
 
 
 @compiled
-def _permute(positions, n, half, keys):
-    """Replace positions, uint64 [K, P] in ``[0, n)``, by way of keys uint32 [K, 8]."""
+def _permute(
+    positions: np.ndarray,  # uint64 [K, P] in [0, n)
+    n: np.uint64,
+    half: np.uint64,
+    keys: np.ndarray,  # uint32 [K, 8]
+) -> None:
+    """Replace positions by where the permutation puts them."""
     for k in range(len(positions)):
         row = positions[k]
         key = keys[k, 0], keys[k, 1], keys[k, 2], keys[k, 3], keys[k, 4], keys[k, 5], keys[k, 6], keys[k, 7]
@@ -46,7 +65,11 @@ def _permute(positions, n, half, keys):
                 row[p] = _feistel(row[p], half, key)
 
 
-def permute(index, n, keys):
+def permute(
+    index: int | np.ndarray,  # int64 [...]
+    n: int,
+    keys: np.ndarray,  # uint32 [..., 8]
+) -> np.ndarray:  # int64
     """Map positions through the keyed permutation of ``[0, n)``.
 
     A balanced Feistel network on ``2 h`` bits, repeated while the result is ``>= n`` (cycle walking); ``4**h < 4 n``,

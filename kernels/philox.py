@@ -1,6 +1,7 @@
 """Philox4x32-10: every random word of a sample, as a function of seed, stream, id and block alone."""
 
 from enum import IntEnum
+from typing import TypeAlias
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from ._compile import compiled, inlined
 _FACTORS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 _ROUNDS = 10
+
+Word: TypeAlias = np.uint32
 
 
 class Stream(IntEnum):
@@ -27,8 +30,13 @@ class Stream(IntEnum):
     DILATION = 10  # the width of a test trimap; the id is a hash of the image's name
 
 
-def require_seed(seed):
-    """Refuse a seed that does not fit the 64-bit Philox key."""
+def require_seed(seed: object) -> None:
+    """Refuse a seed that does not fit the 64-bit Philox key.
+
+    Raises:
+        TypeError: ``seed`` is not an int.
+        ValueError: ``seed`` is outside 0..2**64 - 1.
+    """
     if not isinstance(seed, (int, np.integer)):
         raise TypeError(f"seed must be an int, got {type(seed).__name__}; pass a whole number from 0 to 2**64 - 1")
     if not 0 <= seed < 2**64:
@@ -36,12 +44,12 @@ def require_seed(seed):
 
 
 @inlined
-def _high(x):
+def _high(x: np.uint64) -> Word:
     return np.uint32(x >> np.uint64(32))
 
 
 @inlined
-def philox4x32(c0, c1, c2, c3, k0, k1):
+def philox4x32(c0: Word, c1: Word, c2: Word, c3: Word, k0: Word, k1: Word) -> tuple[Word, Word, Word, Word]:
     """Encrypt a counter of four words with a key of two, all uint32, to four words.
 
     Equal to Random123's ``philox4x32(10, counter, key)``.
@@ -57,7 +65,12 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
 
 
 @compiled
-def _fill(out, seed, stream, idents):
+def _fill(
+    out: np.ndarray,  # uint32 [N, blocks, 4]
+    seed: np.uint64,
+    stream: Word,
+    idents: np.ndarray,  # uint64 [N]
+) -> None:
     blocks = out.shape[1]
     x, y = np.empty(blocks, np.uint32), np.empty(blocks, np.uint32)
     z, w = np.empty(blocks, np.uint32), np.empty(blocks, np.uint32)
@@ -69,7 +82,12 @@ def _fill(out, seed, stream, idents):
             out[n, b, 0], out[n, b, 1], out[n, b, 2], out[n, b, 3] = x[b], y[b], z[b], w[b]
 
 
-def words(seed, stream, idents, blocks):
+def words(
+    seed: int,
+    stream: Stream,
+    idents: int | np.ndarray,  # int64 or uint64 [N]
+    blocks: int,
+) -> np.ndarray:  # uint32 [N, blocks, 4]
     """Draw the first ``4 * blocks`` random words of each ident in a stream.
 
     Args:

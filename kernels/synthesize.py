@@ -1,42 +1,35 @@
 """From uint8 views to the network's input and target: trimap, alpha, composite and contrast in one launch."""
 
-import math
-
-import numpy as np
 import torch
+from torch import Tensor
+
+from dptmat.defaults import CELL, FOREGROUND_SHARE, UNKNOWN_SHARE
 
 from . import _checks
-from ._compile import compiled, fma, for_each_part
 from ._launch import count_tiles, launch
 from ._operator import register
-from .alpha import fill_alphas
 from .batch import Batch
-from .philox import Stream, words
-from .trimap import count_cells, fill_trimaps
+from .synthesize_cpu import empty, fill_batch
+from .trimap import count_cells
 
-# ImageNet's, red, green, blue; synthesize.cu has the same numbers
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
-SCALE, SHIFT = 1 / STD, -MEAN / STD
-ONE_LEVEL = np.float32(1) / np.float32(255)
 DTYPES = torch.float32, torch.float16, torch.bfloat16
 MEMORY_FORMATS = torch.contiguous_format, torch.channels_last
 
 
 def synthesize(
-    views,
-    ids,
-    seed,
-    color=None,
+    views: Tensor,  # uint8 [N, H, W, 3]
+    ids: Tensor,  # int64 [N]
+    seed: int,
+    color: Tensor | None = None,  # float32 [N, 3, 3]
     *,
-    cell=7,
-    unknown=0.75,
-    foreground=0.125,
-    mode="pixel",
-    dtype=torch.float32,
-    memory_format=torch.contiguous_format,
-    out=None,
-):
+    cell: int = CELL,
+    unknown: float = UNKNOWN_SHARE,
+    foreground: float = FOREGROUND_SHARE,
+    mode: str = "pixel",
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    out: Batch | None = None,
+) -> Batch:
     """Composite every view of a batch over another one, with a random trimap and a random alpha.
 
     Sample i takes view i as foreground and view ``(i + s) % N`` as background; s is drawn from the first id. Trimap,
@@ -81,7 +74,8 @@ def synthesize(
     Source: Li et al., Disentangled Pre-training for Image Matting, WACV 2024.
     """
     _require_tensors(views, ids, color)
-    _checks.require_size(*views.shape[1:3], cell)
+    _, height, width, _ = views.shape
+    _checks.require_size(height, width, cell)
     _checks.require_shares(unknown, foreground)
     _checks.require_mode(mode)
     if dtype not in DTYPES:
@@ -101,7 +95,7 @@ def synthesize(
     return out
 
 
-def _require_tensors(views, ids, color):
+def _require_tensors(views: Tensor, ids: Tensor, color: Tensor | None) -> None:
     _checks.require_ids(ids)
     samples = ids.shape[0]
     _checks.require_dtype("views", views, torch.uint8, "decode to 8-bit RGB before synthesize()")
@@ -115,7 +109,7 @@ def _require_tensors(views, ids, color):
         _checks.require_same_device(views=views, color=color)
 
 
-def _require_out(out, views, dtype, memory_format):
+def _require_out(out: object, views: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     if not isinstance(out, Batch):
         raise TypeError(f"out must be a Batch, got {type(out).__name__}; pass one that synthesize() has returned")
     samples, height, width, _ = views.shape
@@ -137,149 +131,59 @@ def _require_out(out, views, dtype, memory_format):
             )
 
 
-def draw_pairing(first_id, seed, samples):
-    """Draw the view that each sample is laid over: int64 [N], sample i over ``(i + s) % N``, 1 <= s < N."""
-    shift = 1 + int(words(seed, Stream.PAIRING, first_id, 1)[0, 0, 0]) % (samples - 1)
-    return (np.arange(samples, dtype=np.int64) + shift) % samples
-
-
 def _synthesize(
-    views: torch.Tensor,
-    ids: torch.Tensor,
+    views: Tensor,
+    ids: Tensor,
     seed: int,
-    color: torch.Tensor | None,
+    color: Tensor | None,
     cell: int,
     unknown: float,
     foreground: float,
     block_alpha: bool,
     dtype: torch.dtype,
     channels_last: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     samples, height, width, _ = views.shape
-    image = _empty((samples, 6, height, width), dtype, channels_last)
-    alpha, contrast = (_empty((samples, 1, height, width), dtype) for _ in range(2))
     outputs = (
-        image,
-        alpha,
-        contrast,
+        empty((samples, 6, height, width), dtype, channels_last),
+        empty((samples, 1, height, width), dtype),
+        empty((samples, 1, height, width), dtype),
         torch.empty((samples, 1, height, width), dtype=torch.uint8),
         ids.new_empty(samples),
     )
-    _synthesize_out(views, ids, seed, color, cell, unknown, foreground, block_alpha, *outputs)
+    fill_batch(views, ids, seed, color, cell, unknown, foreground, block_alpha, *outputs)
     return outputs
 
 
-def _empty(shape, dtype, channels_last=False):
-    """Allocate on the CPU through NumPy, which asks for huge pages: the first touch of small ones takes longer."""
-    flat = torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype)
-    if not channels_last:
-        return flat.view(shape)
-    samples, channels, height, width = shape
-    return flat.view(samples, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _synthesize_out(
-    views: torch.Tensor,
-    ids: torch.Tensor,
+def _synthesize_cuda(
+    views: Tensor,
+    ids: Tensor,
     seed: int,
-    color: torch.Tensor | None,
+    color: Tensor | None,
     cell: int,
     unknown: float,
     foreground: float,
     block_alpha: bool,
-    image: torch.Tensor,
-    alpha: torch.Tensor,
-    contrast: torch.Tensor,
-    trimap: torch.Tensor,
-    pairing: torch.Tensor,
-) -> None:
-    _checks.require_non_negative(ids)
-    samples = len(ids)
-    pixels, ids, seed = views.contiguous().numpy(), ids.numpy(), seed % 2**64
-    identity = torch.eye(3).expand(samples, 3, 3)
-    color = (identity if color is None else color.detach()).contiguous().numpy()
-    pairing[:] = torch.from_numpy(draw_pairing(ids[:1], seed, samples))
-    backgrounds, states = pairing.numpy(), trimap.numpy()[:, 0]
-    # the loops write float32, contiguous
-    floats = [
-        x if x.dtype == torch.float32 and x.is_contiguous() else _empty(x.shape, torch.float32)
-        for x in (image, alpha, contrast)
-    ]
-    planes, alphas, contrasts = floats[0].numpy(), floats[1].numpy()[:, 0], floats[2].numpy()[:, 0]
-
-    def work(part):
-        fill_trimaps(states[part], ids[part], seed, cell, unknown, foreground)
-        levels = np.empty_like(states[part])
-        fill_alphas(levels, states[part], ids[part], seed, block_alpha, cell)
-        inputs = pixels, color, np.arange(samples)[part], backgrounds[part], states[part], levels
-        _compose(*inputs, planes[part], alphas[part], contrasts[part])
-
-    for_each_part(work, samples)
-    for wanted, computed in zip((image, alpha, contrast), floats, strict=True):
-        if wanted is not computed:
-            wanted.copy_(computed)
-
-
-@compiled
-def _compose(views, color, foregrounds, backgrounds, trimap, levels, image, alpha, contrast):
-    """Compose samples row by row, in short loops that become vector instructions.
-
-    Args:
-        views: uint8 [V, H, W, 3].
-        color: float32 [V, 3, 3].
-        foregrounds: Which view is the foreground of each sample, int64 [N].
-        backgrounds: Likewise.
-        trimap: uint8 [N, H, W].
-        levels: Alpha, uint8 [N, H, W].
-        image: The network's input, float32 [N, 6, H, W]; written, as are the next two.
-        alpha: float32 [N, H, W].
-        contrast: float32 [N, H, W].
-    """
-    samples, height, width = trimap.shape
-    rows = views.reshape(len(views), height, 3 * width)
-    planes = np.empty((3, width), np.float32)
-    f, b = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
-    for n in range(samples):
-        fg, bg = foregrounds[n], backgrounds[n]
-        for y in range(height):
-            _color(rows[fg, y], color[fg], planes, f)
-            _color(rows[bg, y], color[bg], planes, b)
-            state, level, a, total = trimap[n, y], levels[n, y], alpha[n, y], contrast[n, y]
-            for x in range(width):
-                a[x] = np.float32(level[x]) / np.float32(255)
-            for c in range(3):
-                over, under, composite, one_hot = f[c], b[c], image[n, c, y], image[n, 3 + c, y]
-                scale, shift = SCALE[c], SHIFT[c]
-                for x in range(width):
-                    difference = over[x] - under[x]
-                    composite[x] = fma(fma(a[x], difference, under[x]), scale, shift)
-                    total[x] = fma(abs(difference), scale, total[x]) if c else abs(difference) * scale
-                for x in range(width):
-                    one_hot[x] = np.float32(state[x] == c)
-
-
-@compiled
-def _color(row, matrix, planes, out):
-    """Correct a row of pixels, uint8 [3 W], by a colour matrix [3, 3]: float32 [3, W], 0..1, by way of planes."""
-    red, green, blue = planes[0], planes[1], planes[2]
-    for x in range(len(red)):
-        red[x], green[x], blue[x] = row[3 * x], row[3 * x + 1], row[3 * x + 2]
-    for c in range(3):
-        value = out[c]
-        to_red, to_green, to_blue = matrix[c, 0] * ONE_LEVEL, matrix[c, 1] * ONE_LEVEL, matrix[c, 2] * ONE_LEVEL
-        for x in range(len(red)):
-            mixed = fma(to_blue, blue[x], fma(to_green, green[x], to_red * red[x]))
-            mixed = np.float32(0) if mixed < np.float32(0) else mixed
-            value[x] = np.float32(1) if mixed > np.float32(1) else mixed
-
-
-def _synthesize_cuda(views, ids, seed, color, cell, unknown, foreground, block_alpha, dtype, channels_last):
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     outputs = _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, block_alpha, dtype, channels_last)
     _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, block_alpha, *outputs)
     return outputs
 
 
-def _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, block_alpha, image, *others):
+def _synthesize_out_cuda(
+    views: Tensor,
+    ids: Tensor,
+    seed: int,
+    color: Tensor | None,
+    cell: int,
+    unknown: float,
+    foreground: float,
+    block_alpha: bool,
+    image: Tensor,
+    *others: Tensor,
+) -> None:
     samples, height, width, _ = views.shape
     cells = count_cells(height, width, cell, unknown, foreground)
     pixels_per_thread = 16 // image.itemsize
@@ -292,7 +196,18 @@ def _synthesize_out_cuda(views, ids, seed, color, cell, unknown, foreground, blo
     )  # fmt: skip
 
 
-def _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, block_alpha, dtype, channels_last):
+def _synthesize_fake(
+    views: Tensor,
+    ids: Tensor,
+    seed: int,
+    color: Tensor | None,
+    cell: int,
+    unknown: float,
+    foreground: float,
+    block_alpha: bool,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     samples, height, width, _ = views.shape
     shape, device = (samples, 1, height, width), views.device
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -305,14 +220,14 @@ def _synthesize_fake(views, ids, seed, color, cell, unknown, foreground, block_a
     )
 
 
-def _synthesize_out_fake(views, ids, seed, color, cell, unknown, foreground, block_alpha, image, *others):
-    return None
+def _synthesize_out_fake(*args: object) -> None:
+    """All outputs are given."""
 
 
 _operator = register("synthesize", _synthesize, _synthesize_cuda, _synthesize_fake)
 _out_operator = register(
     "synthesize_out",
-    _synthesize_out,
+    fill_batch,
     _synthesize_out_cuda,
     _synthesize_out_fake,
     mutates=("image", "alpha", "contrast", "trimap", "pairing"),

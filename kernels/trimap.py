@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from dptmat.defaults import CELL, FOREGROUND_SHARE, UNKNOWN_SHARE
 
 from . import _checks
 from ._compile import compiled, for_each_part
@@ -18,7 +21,14 @@ BACKGROUND, UNKNOWN, FOREGROUND = range(3)
 PIXELS_PER_THREAD = 16  # on CUDA
 
 
-def random_trimap(ids, seed, size, cell=7, unknown=0.75, foreground=0.125):
+def random_trimap(
+    ids: Tensor,  # int64 [N]
+    seed: int,
+    size: tuple[int, int],
+    cell: int = CELL,
+    unknown: float = UNKNOWN_SHARE,
+    foreground: float = FOREGROUND_SHARE,
+) -> Tensor:  # uint8 [N, H, W]
     """Draw one trimap per sample with exact shares of unknown, foreground and background cells.
 
     Equal on CPU and CUDA bit for bit; does not wait for the device.
@@ -62,24 +72,47 @@ class Cells(NamedTuple):
 
 
 @cache
-def count_cells(height, width, cell, unknown, foreground):
-    """Count the cells; in double precision on the host, so that every device works with the same integers."""
+def count_cells(height: int, width: int, cell: int, unknown: float, foreground: float) -> Cells:
+    """Count the cells; in double precision on the host, so that every device works with the same integers.
+
+    Args:
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+        cell: Side of a cell in pixels.
+        unknown: Share of unknown cells, 0..1.
+        foreground: Share of foreground cells, 0..1.
+    """
     rows, columns = -(-height // cell), -(-width // cell)
     total = rows * columns  # exact, so that a share is rounded once
     shares = (math.floor(share * total + 0.5) for share in (unknown, foreground))
     return Cells(rows, columns, total, half_bits(total), *shares)
 
 
-def fill_trimaps(trimap, ids, seed, cell, unknown, foreground):
-    """Draw trimaps on the CPU: int64 [N] into uint8 [N, H, W]."""
-    cells = count_cells(*trimap.shape[1:], cell, unknown, foreground)
+def fill_trimaps(
+    trimap: np.ndarray,  # uint8 [N, H, W]
+    ids: np.ndarray,  # int64 [N]
+    seed: int,
+    cell: int,
+    unknown: float,
+    foreground: float,
+) -> None:
+    """Draw trimaps on the CPU into ``trimap``; the other arguments are those of `random_trimap`."""
+    _, height, width = trimap.shape
+    cells = count_cells(height, width, cell, unknown, foreground)
     keys = round_keys(seed, Stream.TRIMAP, ids)
     order = permute(np.arange(cells.total), cells.total, keys[:, None])
     _spread(order, cells.unknown, cells.foreground, cell, cells.columns, trimap)
 
 
 @compiled
-def _spread(order, unknown, foreground, cell, columns, trimap):
+def _spread(
+    order: np.ndarray,  # int64 [N, cells]: place of each cell in the permutation
+    unknown: int,
+    foreground: int,
+    cell: int,
+    columns: int,
+    trimap: np.ndarray,  # uint8 [N, H, W]
+) -> None:
     """Give each pixel the state of its cell; cells at the right and lower border are cut."""
     samples, height, width = trimap.shape
     for n in range(samples):
@@ -97,20 +130,22 @@ def _spread(order, unknown, foreground, cell, columns, trimap):
 
 
 def _random_trimap(
-    ids: torch.Tensor, seed: int, height: int, width: int, cell: int, unknown: float, foreground: float
-) -> torch.Tensor:
+    ids: Tensor, seed: int, height: int, width: int, cell: int, unknown: float, foreground: float
+) -> Tensor:
     _checks.require_non_negative(ids)
     trimap = np.empty((len(ids), height, width), np.uint8)
-    ids = ids.numpy()
+    idents = ids.numpy()
 
-    def work(part):
-        fill_trimaps(trimap[part], ids[part], seed % 2**64, cell, unknown, foreground)
+    def work(part: slice) -> None:
+        fill_trimaps(trimap[part], idents[part], seed % 2**64, cell, unknown, foreground)
 
     for_each_part(work, len(ids))
     return torch.from_numpy(trimap)
 
 
-def _random_trimap_cuda(ids, seed, height, width, cell, unknown, foreground):
+def _random_trimap_cuda(
+    ids: Tensor, seed: int, height: int, width: int, cell: int, unknown: float, foreground: float
+) -> Tensor:
     cells = count_cells(height, width, cell, unknown, foreground)
     trimap = _random_trimap_fake(ids, seed, height, width, cell, unknown, foreground)
     tiles = count_tiles(height * width, PIXELS_PER_THREAD)
@@ -121,7 +156,9 @@ def _random_trimap_cuda(ids, seed, height, width, cell, unknown, foreground):
     return trimap
 
 
-def _random_trimap_fake(ids, seed, height, width, cell, unknown, foreground):
+def _random_trimap_fake(
+    ids: Tensor, seed: int, height: int, width: int, cell: int, unknown: float, foreground: float
+) -> Tensor:
     return ids.new_empty((len(ids), height, width), dtype=torch.uint8)
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dptmat.defaults import MEAN, STD
 from dptmat.kernels import composite
-from dptmat.kernels.synthesize import MEAN, STD
 from dptmat.morphology import erode
 from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import CHOICES, Recipe
