@@ -6,6 +6,7 @@ python -m dptmat.demo FOLDER
 import sys
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 
@@ -20,7 +21,7 @@ PHOTOGRAPHS = (
 _CROPS_EACH = 12
 
 
-def write_photographs(folder):
+def write_photographs(folder: str | Path) -> int:
     """Write 12 crops of different sizes of each of ``PHOTOGRAPHS`` as JPEG files, the same on every machine.
 
     Args:
@@ -28,13 +29,21 @@ def write_photographs(folder):
 
     Returns:
         Number of files.
+
+    Raises:
+        ImportError: scikit-image is not installed; `dptmat[demo]` has it.
+        OSError: A photograph cannot be read, or the folder not be made.
     """
     import skimage
 
-    folder, random = Path(folder), np.random.Generator(np.random.Philox(0))
+    folder = Path(folder)
+    random = np.random.Generator(np.random.Philox(0))
     folder.mkdir(parents=True, exist_ok=True)
     for name in PHOTOGRAPHS:
-        photograph = cv2.imread(str(Path(skimage.__file__).parent / "data" / name))
+        source = Path(skimage.__file__).parent / "data" / name
+        photograph = cv2.imread(str(source))
+        if photograph is None:
+            raise OSError(f"{source} cannot be read; install another version of scikit-image")
         height, width = photograph.shape[:2]
         for crop in range(_CROPS_EACH):
             h, w = (int(side * share) for side, share in zip((height, width), random.uniform(0.5, 1, 2), strict=True))
@@ -45,4 +54,4 @@ def write_photographs(folder):
 
 
 if __name__ == "__main__":
-    print(write_photographs(sys.argv[1]), "photographs in", sys.argv[1])
+    click.echo(f"{write_photographs(sys.argv[1])} photographs in {sys.argv[1]}")

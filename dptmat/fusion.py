@@ -31,7 +31,12 @@ def fuse_alphas(alphas: dict[str, Tensor], side: int | None = None) -> Tensor:
     return alpha
 
 
-def uncertain_region(alpha: Tensor, width: int | Tensor, side: int | None = None, widest: int | None = None) -> Tensor:
+def uncertain_region(
+    alpha: Tensor,  # float32 [N, 1, H, W]
+    width: int | Tensor,  # int64 [N]
+    side: int | None = None,
+    widest: int | None = None,
+) -> Tensor:  # bool [N, 1, H, W]
     """Mark the pixels where alpha is from 1/255 to 254/255, grown by an ellipse.
 
     Args:
@@ -41,6 +46,9 @@ def uncertain_region(alpha: Tensor, width: int | Tensor, side: int | None = None
 
     Returns:
         bool [N, 1, H, W].
+
+    Raises:
+        ValueError: As for `dptmat.morphology.dilate`.
     """
     size = alpha.shape[2:]
     if side:

@@ -2,12 +2,20 @@
 
 All take alpha mattes of [N, 1, H, W] in 0..1 and a weight of the same shape, 1 in the region and 0 elsewhere, and give
 a scalar: the sum of the weighted absolute errors over the batch, divided by the sum of the weights. Where the region
-is empty they are 0. They compute in float32, since float16 cannot hold sums over a picture.
+is empty they are 0. They compute in float32, since float16 cannot hold sums over an image.
 """
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from dptmat.defaults import LOSSES
+from dptmat.errors import UserError
 from dptmat.fusion import uncertain_region
 
 _LEVELS = 5
@@ -16,48 +24,102 @@ _LEVELS = 5
 _OUTPUT_WEIGHTS = {1: {"alpha_os1": 1.0}, 3: {"alpha_os1": 2 / 5, "alpha_os4": 1 / 5, "alpha_os8": 1 / 5}}
 
 
-def l1(prediction, alpha, weight):
-    """Mean absolute error of alpha (Xu et al., Deep Image Matting, CVPR 2017, eq. 1, without the square root)."""
+class Targets(Protocol):
+    """What a network's outputs are compared with: a ``Batch`` or a ``MatteBatch``."""
+
+    @property
+    def alpha(self) -> Tensor: ...  # [N, 1, H, W], 0..1
+
+    @property
+    def contrast(self) -> Tensor: ...  # [N, 1, H, W]: sum over channels of |F - B| / std
+
+    @property
+    def trimap(self) -> Tensor: ...  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
+
+
+def l1(
+    prediction: Tensor,  # [N, 1, H, W]
+    alpha: Tensor,  # [N, 1, H, W]
+    weight: Tensor,  # [N, 1, H, W]
+) -> Tensor:  # float32 []
+    """Average the absolute error of alpha (Xu et al., Deep Image Matting, CVPR 2017, eq. 1, without the square root).
+
+    Args:
+        prediction: The network's alpha, 0..1.
+        alpha: The true alpha, 0..1.
+        weight: 1 where an error counts, else 0.
+    """
     return _weighted_mean((prediction.float() - alpha.float()).abs(), weight)
 
 
-def composition(prediction, alpha, contrast, weight):
-    """Mean absolute error of the composite made with the predicted alpha (Deep Image Matting, eq. 2).
+def composition(
+    prediction: Tensor,  # [N, 1, H, W]
+    alpha: Tensor,  # [N, 1, H, W]
+    contrast: Tensor,  # [N, 1, H, W]
+    weight: Tensor,  # [N, 1, H, W]
+) -> Tensor:  # float32 []
+    """Average the absolute error of the composite made with the predicted alpha (Deep Image Matting, eq. 2).
 
     Since |(a' F + (1 - a') B) - (a F + (1 - a) B)| = |a' - a| |F - B|, the colours enter as ``contrast`` only: the sum
-    over channels of |F - B| / std, [N, 1, H, W], as ``synthesize`` gives it.
+    over channels of |F - B| / std, as ``synthesize`` gives it.
+
+    Args:
+        prediction: The network's alpha, 0..1.
+        alpha: The true alpha, 0..1.
+        contrast: What an error of alpha counts at each pixel.
+        weight: 1 where an error counts, else 0.
     """
     return _weighted_mean((prediction.float() - alpha.float()).abs() * contrast.float(), weight)
 
 
-def laplacian(prediction, alpha, weight):
-    """Weighted sum over a Laplacian pyramid of 5 levels, level i counting 2**i (Hou & Liu, ICCV 2019, eq. 2).
+def laplacian(
+    prediction: Tensor,  # [N, 1, H, W]
+    alpha: Tensor,  # [N, 1, H, W]
+    weight: Tensor,  # [N, 1, H, W]
+) -> Tensor:  # float32 []
+    """Sum the errors over a Laplacian pyramid of 5 levels, level i counting 2**i (Hou & Liu, ICCV 2019, eq. 2).
 
-    Each level is averaged over its own unknown pixels: the weight is subsampled with the picture. The low-pass residual
+    Each level is averaged over its own unknown pixels: the weight is subsampled with the image. The low-pass residual
     does not count. Sides must be at least 48 pixels, so that the coarsest level can be padded.
+
+    Args:
+        prediction: The network's alpha, 0..1.
+        alpha: The true alpha, 0..1.
+        weight: 1 where an error counts, else 0.
     """
     # The pyramid is linear: that of the difference is the difference of the pyramids.
-    total, current, weight = 0, prediction.float() - alpha.float(), weight.float()
+    current, weight, levels = prediction.float() - alpha.float(), weight.float(), []
     for level in range(_LEVELS):
         smaller = _blur(current)[:, :, ::2, ::2]
-        total = total + 2**level * _weighted_mean((current - _expand(smaller, current.shape)).abs(), weight)
+        levels.append(2**level * _weighted_mean((current - _expand(smaller, current.shape)).abs(), weight))
         current, weight = smaller, weight[:, :, ::2, ::2]
-    return total
+    return _sum(levels)
 
 
-def matting_losses(outputs, batch, names, regions=None):
-    """The losses ``names`` of a network's outputs, each summed over three outputs with weights 2, 1, 1 over 5.
+def matting_losses(
+    outputs: Mapping[str, Tensor],
+    batch: Targets,
+    names: Iterable[str],
+    regions: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Compute the losses ``names`` of a network's outputs, each summed over three outputs with weights 2, 1, 1 over 5.
 
     Args:
         outputs: Dictionary of alphas [N, 1, H, W]: alpha_os1, alpha_os4, alpha_os8, or
             alpha_os1 alone, which then counts fully.
         batch: With ``alpha``, ``contrast`` and ``trimap``: a ``Batch`` or ``MatteBatch``.
-        names: Some of "l1", "comp", "lap".
+        names: Some of `dptmat.defaults.LOSSES`: "l1", "comp", "lap".
         regions: Where each output counts, bool [N, 1, H, W] by its name; by default the unknown region of the trimap.
 
     Returns:
         Dictionary of scalars, float32, by name. Their sum is the loss.
+
+    Raises:
+        UserError: A name is none of these.
     """
+    names = list(names)
+    if unknown := set(names) - set(LOSSES):
+        raise UserError(f"`names` must be some of {', '.join(LOSSES)}, got {', '.join(map(repr, sorted(unknown)))}")
     weight = {key: (regions[key] if regions else batch.trimap == 1).float() for key in outputs}
     of = {
         "l1": lambda key: l1(outputs[key], batch.alpha, weight[key]),
@@ -65,17 +127,22 @@ def matting_losses(outputs, batch, names, regions=None):
         "lap": lambda key: laplacian(outputs[key], batch.alpha, weight[key]),
     }
     shares = _OUTPUT_WEIGHTS[len(outputs)]
-    return {name: sum(share * of[name](key) for key, share in shares.items()) for name in names}
+    return {name: _sum(share * of[name](key) for key, share in shares.items()) for name in names}
 
 
-def refine(outputs, widths, widest, side=None):
+def refine(
+    outputs: Mapping[str, Tensor],
+    widths: Tensor,  # int64 [N, 2]
+    widest: Sequence[int],
+    side: int | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Put finer alphas in place of coarser ones where these are uncertain, as at inference but with random widths.
 
     Args:
         outputs: Dictionary of alpha_os1, alpha_os4 and alpha_os8, float32 [N, 1, H, W].
         widths: Widths in pixels of the ellipses around the uncertain region of alpha_os8, and of alpha_os4 after it was
             put in place, int64 [N, 2].
-        widest: The largest widths that may occur, (int, int).
+        widest: The largest widths that may occur, one for each column.
         side: As for `dptmat.fusion.uncertain_region`: 640 for MatteFormer.
 
     Returns:
@@ -92,12 +159,16 @@ def refine(outputs, widths, widest, side=None):
     return fused, regions
 
 
-def _weighted_mean(error, weight):
-    """Sum of weight * error over the sum of the weights; 0 if there is none."""
+def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
+    """Divide the sum of weight * error by the sum of the weights; 0 if there is none."""
     return (error * weight).sum() / weight.sum(dtype=torch.float32).clamp(min=1e-8)
 
 
-def _blur(x):
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return reduce(add, terms)
+
+
+def _blur(x: Tensor) -> Tensor:
     """Convolve [N, 1, H, W] with the binomial filter (1, 4, 6, 4, 1) / 16 along both axes; borders are reflected."""
     x = F.pad(x, (2, 2, 2, 2), mode="reflect")
     for axis in (2, 3):
@@ -106,7 +177,7 @@ def _blur(x):
     return x
 
 
-def _expand(x, shape):
+def _expand(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Double the size: zeros in between, blurred, times 4 so that the mean stays."""
     full = x.new_zeros(shape)
     full[:, :, ::2, ::2] = x

@@ -32,57 +32,106 @@ _SIGMA = 1.4  # pixels, of the Gaussian whose derivative Grad takes
 _RADIUS = ceil(_SIGMA * sqrt(-2 * log(sqrt(2 * pi) * _SIGMA * 0.01)))  # 4: where the Gaussian has fallen to 0.01
 
 
-def sad(pred: np.ndarray, alpha: np.ndarray, trimap: np.ndarray) -> float:
+def sad(
+    pred: np.ndarray,  # uint8 [H, W]
+    alpha: np.ndarray,  # uint8 [H, W]
+    trimap: np.ndarray,  # uint8 [H, W]
+) -> float:
     """Return the sum of absolute differences over the unknown region, alphas in 0..1, divided by 1000.
 
-    Arguments and errors: see the head of the module.
+    Args:
+        pred: The alpha to judge.
+        alpha: The true alpha.
+        trimap: Of the image, as in files: what equals 128 counts.
+
+    Raises:
+        TypeError: One of them is no NumPy array of uint8.
+        ValueError: Shapes or sizes are wrong, or the trimap holds 0, 1 and 2: see the head of the module.
     """
     pred, alpha, unknown = _require(pred, alpha, trimap)
     return int(cv2.absdiff(pred, alpha)[unknown].sum(dtype=np.int64)) / 255 / 1000
 
 
-def mse(pred: np.ndarray, alpha: np.ndarray, trimap: np.ndarray) -> float:
+def mse(
+    pred: np.ndarray,  # uint8 [H, W]
+    alpha: np.ndarray,  # uint8 [H, W]
+    trimap: np.ndarray,  # uint8 [H, W]
+) -> float:
     """Return the mean squared difference over the unknown region, alphas in 0..1; NaN if nothing is unknown.
 
-    It is not scaled: papers print it times 1000. Arguments and errors: see the head of the module.
+    It is not scaled: papers print it times 1000.
+
+    Args:
+        pred: The alpha to judge.
+        alpha: The true alpha.
+        trimap: Of the image, as in files: what equals 128 counts.
+
+    Raises:
+        TypeError: One of them is no NumPy array of uint8.
+        ValueError: Shapes or sizes are wrong, or the trimap holds 0, 1 and 2: see the head of the module.
     """
     pred, alpha, unknown = _require(pred, alpha, trimap)
     errors = cv2.absdiff(pred, alpha)[unknown].astype(np.int64)
     return int((errors**2).sum()) / 255**2 / errors.size if errors.size else float("nan")
 
 
-def grad(pred: np.ndarray, alpha: np.ndarray, trimap: np.ndarray) -> float:
+def grad(
+    pred: np.ndarray,  # uint8 [H, W]
+    alpha: np.ndarray,  # uint8 [H, W]
+    trimap: np.ndarray,  # uint8 [H, W]
+) -> float:
     """Return the sum over the unknown region of the squared differences of gradient magnitudes, divided by 1000.
 
     Each alpha is first stretched to 0..1 by itself, over the whole image, so that neither offset nor contrast count.
     The gradients are Gaussian derivatives with sigma 1.4 and 9 x 9 pixels, of Frobenius norm 1, and the borders are
-    replicated. Arguments and errors: see the head of the module.
+    replicated.
+
+    Args:
+        pred: The alpha to judge.
+        alpha: The true alpha.
+        trimap: Of the image, as in files: what equals 128 counts.
+
+    Raises:
+        TypeError: One of them is no NumPy array of uint8.
+        ValueError: Shapes or sizes are wrong, or the trimap holds 0, 1 and 2: see the head of the module.
     """
     pred, alpha, unknown = _require(pred, alpha, trimap)
     return float(((_amplitude(pred) - _amplitude(alpha))[unknown] ** 2).sum()) / 1000
 
 
-def conn(pred: np.ndarray, alpha: np.ndarray, trimap: np.ndarray) -> float:
+def conn(
+    pred: np.ndarray,  # uint8 [H, W]
+    alpha: np.ndarray,  # uint8 [H, W]
+    trimap: np.ndarray,  # uint8 [H, W]
+) -> float:
     """Return the connectivity error: the sum over the unknown region of |phi(pred) - phi(alpha)|, divided by 1000.
 
     phi is 1 less how far a pixel's alpha lies above its level, or 1 if that is less than 0.15. The level is the last of
     0, 0.1 ... 1 up to which the pixel belongs at every step to the one largest 4-connected region, of the whole image,
-    where both alphas reach the step. Of regions of one size, the first by column and then by row counts. Arguments and
-    errors: see the head of the module.
+    where both alphas reach the step. Of regions of one size, the first by column and then by row counts.
+
+    Args:
+        pred: The alpha to judge.
+        alpha: The true alpha.
+        trimap: Of the image, as in files: what equals 128 counts.
+
+    Raises:
+        TypeError: One of them is no NumPy array of uint8.
+        ValueError: Shapes or sizes are wrong, or the trimap holds 0, 1 and 2: see the head of the module.
     """
     pred, alpha, unknown = _require(pred, alpha, trimap)
     level = _connected_level(np.minimum(pred, alpha))[unknown].astype(np.int64)
     # In units of 1 / 2550 all of this is whole numbers: (v / 255 - k / 10) * 2550 = 10 v - 255 k, and 0.15 is 382.5.
-    above = [10 * picture[unknown].astype(np.int64) - 255 * level for picture in (pred, alpha)]
+    above = [10 * matte[unknown].astype(np.int64) - 255 * level for matte in (pred, alpha)]
     ours, true = (np.where(distance > 382, distance, 0) for distance in above)
     return int(np.abs(ours - true).sum()) / 2550 / 1000
 
 
-def _amplitude(picture: np.ndarray) -> np.ndarray:  # uint8 -> float64, both [H, W]
-    lowest, highest = int(picture.min()), int(picture.max())
+def _amplitude(matte: np.ndarray) -> np.ndarray:  # uint8 -> float64, both [H, W]
+    lowest, highest = int(matte.min()), int(matte.max())
     if lowest == highest:
-        return np.zeros(picture.shape)
-    stretched = (picture.astype(np.float64) - lowest) / (highest - lowest)
+        return np.zeros(matte.shape)
+    stretched = (matte.astype(np.float64) - lowest) / (highest - lowest)
     x = np.arange(-_RADIUS, _RADIUS + 1)
     gaussian = np.exp(-(x**2) / (2 * _SIGMA**2))
     slope = x * gaussian / np.linalg.norm(np.outer(gaussian, x * gaussian))
@@ -115,18 +164,18 @@ def _largest_region(mask: np.ndarray) -> np.ndarray:  # bool [H, W]
 
 
 def _require(
-    pred: object, alpha: object, trimap: object
+    pred: np.ndarray, alpha: np.ndarray, trimap: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # uint8, uint8, bool; each [H, W]
     given = {"pred": pred, "alpha": alpha, "trimap": trimap}
-    for name, picture in given.items():
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-            got = getattr(picture, "dtype", type(picture).__name__)
+    for name, image in given.items():
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            got = getattr(image, "dtype", type(image).__name__)
             raise TypeError(f"{name} must be a NumPy array of uint8, got {got}; give alphas as 0..255")
-        if picture.ndim != 2 or not picture.size:
-            raise ValueError(f"{name} must be [H, W] with a pixel or more, got {list(picture.shape)}; give one channel")
-    if len({picture.shape for picture in given.values()}) > 1:
-        sizes = ", ".join(f"{name} {list(picture.shape)}" for name, picture in given.items())
-        raise ValueError(f"sizes differ: {sizes}; give three pictures of one height and width")
+        if image.ndim != 2 or not image.size:
+            raise ValueError(f"{name} must be [H, W] with a pixel or more, got {list(image.shape)}; give one channel")
+    if len({image.shape for image in given.values()}) > 1:
+        sizes = ", ".join(f"{name} {list(image.shape)}" for name, image in given.items())
+        raise ValueError(f"sizes differ: {sizes}; give three images of one height and width")
     if trimap.max() <= 2 and (trimap == 1).any():
         raise ValueError("trimap holds 0, 1 and 2, expected 0, 128 and 255 as in image files; map them first")
     return pred, alpha, trimap == 128

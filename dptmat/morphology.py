@@ -6,7 +6,11 @@ from torch import Tensor
 _NEVER = -(1 << 20)  # the column of a pixel that is not there
 
 
-def dilate(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tensor:
+def dilate(
+    mask: Tensor,  # bool [N, 1, H, W]
+    width: int | Tensor,  # int64 [N]
+    widest: int | None = None,
+) -> Tensor:  # bool [N, 1, H, W]
     """Grow a mask by an ellipse that is as high as wide, as ``cv2.dilate`` with ``MORPH_ELLIPSE`` does.
 
     Row i of the ellipse of width k reaches round(sqrt(c**2 - (i - c)**2)) pixels from its centre c = k // 2, but not
@@ -19,18 +23,25 @@ def dilate(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tens
 
     Returns:
         bool [N, 1, H, W].
+
+    Raises:
+        ValueError: ``width`` is a tensor, and ``widest`` is not given.
     """
     if not isinstance(width, Tensor):
-        width, widest = torch.full((len(mask),), width, device=mask.device), width
-    centre = width // 2
+        widths, widest = torch.full((len(mask),), width, device=mask.device), width
+    elif widest is None:
+        raise ValueError("widest must be given where width is a tensor; to look for it there, the host would wait")
+    else:
+        widths = width
+    centre = widths // 2
     left, right = _distance(mask), _distance(mask.flip(3)).flip(3)
     grown = torch.zeros_like(mask)
     height = mask.shape[2]
     for dy in range(-(widest // 2), widest - widest // 2):
         # what this row of each ellipse reaches to the left; -1 where the ellipse has no such row
         reach = (centre**2 - dy**2).clamp(min=0).sqrt().round().long()
-        reach = torch.where((dy >= -centre) & (dy < width - centre), reach, -1)
-        far, near = (x.to(left.dtype)[:, None, None, None] for x in (reach, torch.minimum(reach, width - 1 - centre)))
+        reach = torch.where((dy >= -centre) & (dy < widths - centre), reach, -1)
+        far, near = (x.to(left.dtype)[:, None, None, None] for x in (reach, torch.minimum(reach, widths - 1 - centre)))
         length = height - abs(dy)
         if length > 0:
             rows = slice(max(dy, 0), max(dy, 0) + length)
@@ -40,7 +51,10 @@ def dilate(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tens
 
 
 def erode(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tensor:
-    """Shrink a mask as ``cv2.erode`` does; arguments and result as for `dilate`. Outside of it all counts as set."""
+    """Shrink a mask as ``cv2.erode`` does; arguments, result and errors as for `dilate`.
+
+    Outside of the mask all counts as set.
+    """
     return ~dilate(~mask, width, widest)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dptmat import losses
+from dptmat.errors import UserError
 from dptmat.kernels import Batch, synthesize
 from dptmat.losses import matting_losses, refine
 
@@ -156,3 +157,10 @@ def test_outputs_count_in_their_regions(maps):
     regions = {"alpha_os1": nowhere, "alpha_os4": weight.bool(), "alpha_os8": nowhere}
     found = matting_losses(outputs, batch, ["l1"], regions)["l1"].item()
     assert found == pytest.approx(losses.l1(prediction, alpha, weight).item() / 5)
+
+
+def test_a_loss_that_there_is_not_is_named(maps):
+    prediction, alpha, _ = maps
+    batch = Batch(None, alpha, alpha, torch.ones_like(alpha), None)
+    with pytest.raises(UserError, match="`names` must be some of l1, comp, lap, got 'gabor'"):
+        matting_losses({"alpha_os1": prediction}, batch, ["l1", "gabor"])
