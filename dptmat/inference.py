@@ -4,10 +4,12 @@ Source: the published scripts of MatteFormer, MG-Matting and GCA-Matting.
 Differs: everything runs on the network's device, and the tiles are ours.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby, product
 from math import ceil, inf, prod, sqrt
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from dptmat.models.gca import GCAMatting
 from dptmat.models.matteformer import MatteFormer
 from dptmat.models.mgmatting import MGMatting
 
+_logger = logging.getLogger(__name__)
+
 # Tiles start at multiples of 7 * 32 pixels: there the strides of convolutions line up with those in the whole image,
 # and so do the 7x7 windows of a Swin at each of its stages. It is also the least by which neighbours overlap.
 GRID = 224
@@ -29,18 +33,20 @@ TILE = 2016
 GCA_TILE = 1568
 MATTEFORMER_SIDE = 640  # MatteFormer looks for uncertain pixels at 640 x 640, whatever the size of the image
 
+_Side: TypeAlias = list[tuple[slice, Tensor]]  # the tiles of a side, and the weight of each of their pixels
+
 
 def predict_alpha(
     network: nn.Module,
-    image: np.ndarray | Tensor,
-    trimap: np.ndarray | Tensor | None,
+    image: np.ndarray | Tensor,  # uint8 [H, W, 3]
+    trimap: np.ndarray | Tensor | None,  # uint8 [H, W]
     *,
     margin: int = 0,
     tile: int | None = None,
     tiles_at_once: int = 1,
     override: bool | None = None,
     autocast: torch.dtype | None = None,
-) -> Tensor:
+) -> Tensor:  # float32 [H, W]
     """Predict the alpha of one image, in evaluation mode and without gradients.
 
     The image is padded by reflection to multiples of 32 and the result cropped. The three alphas of a network are
@@ -73,47 +79,48 @@ def predict_alpha(
     Raises:
         TypeError: image or trimap is not uint8.
         ValueError: A shape is wrong, image and trimap differ in size, the trimap holds a value above 2, or an option
-            is out of its range.
+            is out of its range; as a UserError for ``tile``.
     """
-    image = _require_image(image)
-    trimap = _require_trimap(trimap, image)
+    pixels = _require_image(image)
+    states = _require_trimap(trimap, pixels)
     original = original_of(network)
+    in_channels = channels_of(network)
     if tile is None:
         tile = _default_tile(network)
     if override is None:
-        override = original.in_channels != 3 and not isinstance(original, MGMatting)
+        override = in_channels != 3 and not isinstance(original, MGMatting)
     _require_options(margin, tile, tiles_at_once, autocast)
 
     device = next(network.parameters()).device
-    trimap = trimap.to(device)
+    states = states.to(device)
     with torch.inference_mode(), _evaluating(network), torch.autocast(device.type, autocast, autocast is not None):
-        picture = _add_guidance(image.to(device), trimap, original.in_channels)
-        picture = pad_by_reflection(picture, margin)
-        if not tile or picture[..., 0].numel() <= tile**2:
-            alphas = network(_normalise(picture))
+        guided = pad_by_reflection(_add_guidance(pixels.to(device), states, in_channels), margin)
+        if not tile or guided[..., 0].numel() <= tile**2:
+            alphas = network(_normalize(guided))
         else:
-            alphas = _predict_tiles(network, picture, tile, tiles_at_once)
+            alphas = _predict_tiles(network, guided, tile, tiles_at_once)
         alpha = fuse_alphas(alphas, MATTEFORMER_SIDE if isinstance(original, MatteFormer) else None)
-        alpha = alpha[0, 0].narrow(0, margin, len(trimap)).narrow(1, margin, trimap.shape[1]).clone()
-        return alpha.masked_fill_(trimap == 0, 0).masked_fill_(trimap == 2, 1) if override else alpha
+        alpha = alpha[0, 0].narrow(0, margin, len(states)).narrow(1, margin, states.shape[1]).clone()
+        return alpha.masked_fill_(states == 0, 0).masked_fill_(states == 2, 1) if override else alpha
 
 
 def predict_within_memory(
     network: nn.Module,
-    image: np.ndarray | Tensor,
-    trimap: np.ndarray | Tensor | None,
+    image: np.ndarray | Tensor,  # uint8 [H, W, 3]
+    trimap: np.ndarray | Tensor | None,  # uint8 [H, W]
     *,
+    name: str = "",
     tile: int | None = None,
-    report: Callable[[str], object] = print,
-    **options,
-) -> Tensor:
+    **options: Any,
+) -> Tensor:  # float32 [H, W]
     """Predict the alpha of one image as `predict_alpha` does, in smaller tiles where the memory of the device runs out.
 
-    The next tiles have half the side of what was too large, rounded down to a multiple of 224, and 448 at last.
+    The next tiles have half the side of what was too large, rounded down to a multiple of 224, and 448 at last. Each
+    time this is logged as a warning, since smaller tiles change alpha a little.
 
     Args:
         network, image, trimap, tile, options: As for `predict_alpha`.
-        report: Is given a line each time that smaller tiles are taken: they change alpha a little.
+        name: Of the image, for the warnings.
 
     Returns:
         float32 [H, W] in 0..1, on the device of the network.
@@ -141,7 +148,8 @@ def predict_within_memory(
                 f"{2 * GRID} x {2 * GRID}; free some of it, take another device, or make the image smaller"
             )
         torch.cuda.empty_cache()
-        report(f"{device} is out of memory; going on in tiles of {tile} x {tile} pixels")
+        line = "%s%s is out of memory; going on in tiles of %d x %d pixels"
+        _logger.warning(line, f"{name}: " if name else "", device, tile, tile)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -155,18 +163,28 @@ def original_of(network: nn.Module) -> nn.Module:
     return getattr(network, "_orig_mod", network)
 
 
+def channels_of(network: nn.Module) -> int:
+    """Return how many channels a network of `create_model` takes, of the image and its guidance."""
+    in_channels = original_of(network).in_channels
+    assert isinstance(in_channels, int)  # for the type checker, which takes attributes of modules for modules
+    return in_channels
+
+
 def _default_tile(network: nn.Module) -> int:
     return GCA_TILE if isinstance(original_of(network), GCAMatting) else TILE
 
 
-def pad_by_reflection(picture: Tensor, margin: int = 0) -> Tensor:
-    """Pad [H, W, C] by margin at every side, then at the bottom and the right to multiples of 32.
+def pad_by_reflection(
+    image: Tensor,  # [H, W, C]
+    margin: int = 0,
+) -> Tensor:  # [H + 2 margin, W + 2 margin, C], both rounded up
+    """Pad an image by margin at every side, then at the bottom and the right to multiples of 32.
 
-    The added pixels are those of ``numpy.pad`` with the mode "reflect": a picture smaller than its padding is reflected
+    The added pixels are those of ``numpy.pad`` with the mode "reflect": an image smaller than its padding is reflected
     again and again, and a single pixel repeated.
     """
-    height, width = (_reflect(side, margin, margin + -(side + 2 * margin) % 32) for side in picture.shape[:2])
-    return picture[height.to(picture.device)[:, None], width.to(picture.device)]
+    height, width = (_reflect(side, margin, margin + -(side + 2 * margin) % 32) for side in image.shape[:2])
+    return image[height.to(image.device)[:, None], width.to(image.device)]
 
 
 def _reflect(length: int, before: int, after: int) -> Tensor:
@@ -181,20 +199,20 @@ def _add_guidance(
     trimap: Tensor,  # uint8 [H, W]
     in_channels: int,
 ) -> Tensor:  # uint8 [H, W, in_channels]
-    shown = {3: [], 4: [2], 6: [0, 1, 2]}[in_channels]
+    shown: list[int] = {3: [], 4: [2], 6: [0, 1, 2]}[in_channels]
     return torch.cat([image, *((trimap == value).byte()[..., None] for value in shown)], dim=2)
 
 
-def _normalise(
-    picture: Tensor,  # uint8 [h, w, C]
+def _normalize(
+    image: Tensor,  # uint8 [h, w, C]
 ) -> Tensor:  # float32 [1, C, h, w]
-    x = picture.permute(2, 0, 1)[None].contiguous().float()
+    x = image.permute(2, 0, 1)[None].contiguous().float()
     mean, std = (torch.tensor(values).to(x.device)[:, None, None] for values in (MEAN, STD))
     x[:, :3].div_(255).sub_(mean).div_(std)
     return x
 
 
-def _cut(length: int, tile: int) -> list[tuple[slice, Tensor]]:
+def _cut(length: int, tile: int) -> _Side:
     """Cut a side into tiles and weigh the pixels of each, float32; the weights of all tiles at a pixel add up to 1."""
     shift = -(-max(0, length - tile) // GRID)  # of the last tile, in steps of the grid
     cuts = -(-shift // (tile // GRID - 1))
@@ -218,14 +236,14 @@ def _ramp(distance: Tensor) -> Tensor:
 
 def _predict_tiles(
     network: nn.Module,
-    picture: Tensor,  # uint8 [H, W, C]
+    image: Tensor,  # uint8 [H, W, C]
     tile: int,
     tiles_at_once: int,
 ) -> dict[str, Tensor]:  # float32 [1, 1, H, W]
-    height, width = picture.shape[:2]
-    alphas = {}
+    height, width = image.shape[:2]
+    alphas: dict[str, Tensor] = {}
     for batch in _batches(_cut(height, tile), _cut(width, tile), tiles_at_once):
-        x = torch.cat([_normalise(picture[rows, columns]) for (rows, _), (columns, _) in batch])
+        x = torch.cat([_normalize(image[rows, columns]) for (rows, _), (columns, _) in batch])
         for name, parts in network(x).items():
             if name not in alphas:
                 alphas[name] = parts.new_zeros(1, 1, height, width)
@@ -235,14 +253,14 @@ def _predict_tiles(
     return {name: alpha.clamp_(0, 1) for name, alpha in alphas.items()}  # weights add up to 1 but for rounding
 
 
-def _batches(down: list, across: list, tiles_at_once: int) -> Iterator[list]:
+def _batches(down: _Side, across: _Side, tiles_at_once: int) -> Iterator[list[tuple]]:  # of (down, across)
     """Pair the tiles of both sides, and batch those of one size; the last of a side may be smaller."""
 
-    def size(pair):
+    def size(pair: tuple[tuple[slice, Tensor], tuple[slice, Tensor]]) -> list[int]:
         return [len(weight) for _, weight in pair]
 
-    for _, tiles in groupby(sorted(product(down, across), key=size), key=size):
-        tiles = list(tiles)
+    for _, group in groupby(sorted(product(down, across), key=size), key=size):
+        tiles = list(group)
         yield from (tiles[i : i + tiles_at_once] for i in range(0, len(tiles), tiles_at_once))
 
 
@@ -261,42 +279,46 @@ def _require_uint8(name: str, value: object, shape: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
         return torch.from_numpy(value.copy())  # PyTorch takes no negative strides, and warns of read-only arrays
     if not isinstance(value, Tensor) or value.dtype != torch.uint8:
-        got = f"{value.dtype} {list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
+        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, (np.ndarray, Tensor)) else type(value).__name__
         raise TypeError(f"{name} must be a NumPy array or a tensor, uint8 {shape}, got {got}; convert it to 8 bits")
     return value
 
 
 def _require_image(image: object) -> Tensor:
-    image = _require_uint8("image", image, "[H, W, 3]")
-    if image.ndim != 3 or image.shape[2] != 3 or not image.numel():
-        raise ValueError(f"image must be [H, W, 3] with a pixel or more, got {list(image.shape)}; decode it to RGB")
-    return image
+    pixels = _require_uint8("image", image, "[H, W, 3]")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.numel():
+        raise ValueError(f"image must be [H, W, 3] with a pixel or more, got {list(pixels.shape)}; decode it to RGB")
+    return pixels
 
 
 def _require_trimap(trimap: object, image: Tensor) -> Tensor:
     if trimap is None:
         return torch.ones_like(image[..., 0])
-    trimap = _require_uint8("trimap", trimap, "[H, W]")
-    if trimap.shape != image.shape[:2]:
-        sizes = f"{list(trimap.shape)} for an image of {list(image.shape)}"
+    states = _require_uint8("trimap", trimap, "[H, W]")
+    if states.shape != image.shape[:2]:
+        sizes = f"{list(states.shape)} for an image of {list(image.shape)}"
         raise ValueError(f"trimap must be [H, W] of its image, got {sizes}; give one channel, of the same size")
-    if trimap.max() > 2:
-        values = f"0 background, 1 unknown and 2 foreground, got {int(trimap.max())}"
-        raise ValueError(f"trimap must hold {values}; map 0, 128 and 255 of a picture to 0, 1 and 2 first")
-    return trimap
+    if states.max() > 2:
+        values = f"0 background, 1 unknown and 2 foreground, got {int(states.max())}"
+        raise ValueError(f"trimap must hold {values}; map 0, 128 and 255 of a file to 0, 1 and 2 first")
+    return states
 
 
-def require_tile(name: str, tile: int) -> None:
-    """Refuse a side of tiles, in pixels, that is not on the grid; the message calls it ``name``."""
+def require_tile(tile: int | None) -> None:
+    """Refuse a side of tiles, in pixels, that is not on the grid; None, for the default, and 0, for none, are.
+
+    Raises:
+        UserError: It is not.
+    """
     if tile and (tile < 2 * GRID or tile % GRID):
         sizes = f"0 or a multiple of {GRID} from {2 * GRID} pixels"
-        raise UserError(f"{name} must be {sizes}, got {tile}; use {max(2, tile // GRID) * GRID}")
+        raise UserError(f"`tile` must be {sizes}, got {tile}; use {max(2, tile // GRID) * GRID}")
 
 
 def _require_options(margin: int, tile: int, tiles_at_once: int, autocast: torch.dtype | None) -> None:
     if margin < 0:
         raise ValueError(f"margin must be 0 pixels or more, got {margin}; use 32 for that of the published demos")
-    require_tile("tile", tile)
+    require_tile(tile)
     if tiles_at_once < 1:
         raise ValueError(f"tiles_at_once must be 1 or more, got {tiles_at_once}; use 1 for the least memory")
     if autocast not in (None, torch.bfloat16, torch.float16):

@@ -135,7 +135,7 @@ def test_a_large_image_is_not_cut_by_default(test_set, monkeypatch):
         network = StandIn()
         run(cases_of(test_set, "image", "trimap", "alpha")[:1], network, tile=tile)
         assert max(x.shape[3] for x in network.shown) == widest
-    with pytest.raises(UserError, match="--tile must be 0 or a multiple of 224"):
+    with pytest.raises(UserError, match="`tile` must be 0 or a multiple of 224"):
         run([], network, tile=100)
 
 

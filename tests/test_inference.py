@@ -350,9 +350,9 @@ def test_8k_is_seen_in_tiles_only():
         ({"trimap": np.zeros((8, 8, 1), np.uint8)}, ValueError, "trimap must be .* one channel"),
         ({"trimap": np.full((8, 8), 255, np.uint8)}, ValueError, "got 255; map 0, 128 and 255"),
         ({"margin": -1}, ValueError, "margin must be 0 pixels or more, got -1"),
-        ({"tile": 500}, ValueError, "tile must be 0 or a multiple of 224 .* got 500; use 448"),
-        ({"tile": 224}, ValueError, "tile must be 0 or a multiple of 224 from 448 .* got 224; use 448"),
-        ({"tile": -448}, ValueError, "tile must be 0 or a multiple of 224 from 448 .* got -448"),
+        ({"tile": 500}, ValueError, "`tile` must be 0 or a multiple of 224 .* got 500; use 448"),
+        ({"tile": 224}, ValueError, "`tile` must be 0 or a multiple of 224 from 448 .* got 224; use 448"),
+        ({"tile": -448}, ValueError, "`tile` must be 0 or a multiple of 224 from 448 .* got -448"),
         ({"tiles_at_once": 0}, ValueError, "tiles_at_once must be 1 or more, got 0"),
         ({"autocast": torch.float64}, ValueError, "autocast must be .* got torch.float64"),
     ],
@@ -387,12 +387,11 @@ def fits(pixels, error=None):
         (64, 3360, None, 448**2, [448]),  # the area counts, not the longer side
     ],
 )
-def test_tiles_become_smaller_until_they_fit(height, width, given, room, tiles):
+def test_tiles_become_smaller_until_they_fit(height, width, given, room, tiles, caplog):
     image, trimap = make_picture(height, width)
-    lines = []
     network = fits(room, torch.OutOfMemoryError("CUDA out of memory."))
-    alpha = predict_within_memory(network, image, trimap, tile=given, report=lines.append, override=False)
-    assert lines == [f"cpu is out of memory; going on in tiles of {tile} x {tile} pixels" for tile in tiles]
+    alpha = predict_within_memory(network, image, trimap, tile=given, override=False)
+    assert caplog.messages == [f"cpu is out of memory; going on in tiles of {tile} x {tile} pixels" for tile in tiles]
     expected = predict_alpha(fits(inf), image, trimap, tile=(tiles or [given])[-1], override=False)
     assert torch.equal(alpha, expected)
 
@@ -410,13 +409,12 @@ def test_tiles_become_smaller_until_they_fit(height, width, given, room, tiles):
         RuntimeError("could not create a primitive"),  # oneDNN
     ],
 )
-def test_what_a_lack_of_memory_is_known_by(error):
-    lines = []
-    predict_within_memory(fits(448**2, error), *make_picture(480, 480), report=lines.append)
-    assert lines == ["cpu is out of memory; going on in tiles of 448 x 448 pixels"]
+def test_what_a_lack_of_memory_is_known_by(error, caplog):
+    predict_within_memory(fits(448**2, error), *make_picture(480, 480), name="cat")
+    assert caplog.messages == ["cat: cpu is out of memory; going on in tiles of 448 x 448 pixels"]
 
 
-def test_the_default_of_gca_is_where_its_halving_starts():
+def test_the_default_of_gca_is_where_its_halving_starts(caplog):
     image = np.zeros((2048, 2048, 3), np.uint8)
     for kind, expected in ((GCAMatting, 672), (MGMatting, 896)):  # on the grid, half of 1568 and of 2016
 
@@ -430,28 +428,26 @@ def test_the_default_of_gca_is_where_its_halving_starts():
         network = stand_in.__new__(stand_in)
         nn.Module.__init__(network)
         network.in_channels, network.calls, network.scale = 3, 0, nn.Parameter(torch.ones(1))
-        lines = []
-        predict_within_memory(network, image, None, report=lines.append)
-        assert lines == [f"cpu is out of memory; going on in tiles of {expected} x {expected} pixels"]
+        caplog.clear()
+        predict_within_memory(network, image, None)
+        assert caplog.messages == [f"cpu is out of memory; going on in tiles of {expected} x {expected} pixels"]
 
 
 @pytest.mark.parametrize(
     ("height", "width", "margin", "expected"), [(900, 700, 0, [448]), (448, 448, 0, []), (448, 448, 32, [448])]
 )
-def test_memory_that_does_not_suffice_for_the_least_tiles(height, width, margin, expected):
-    lines = []
+def test_memory_that_does_not_suffice_for_the_least_tiles(height, width, margin, expected, caplog):
     with pytest.raises(UserError) as caught:
         predict_within_memory(
             fits(0, torch.OutOfMemoryError("CUDA out of memory.")),
             *make_picture(height, width),
             margin=margin,
-            report=lines.append,
         )
     assert str(caught.value) == (
         f"an image of {width} x {height} pixels does not fit into the memory of cpu, not even in tiles of 448 x 448; "
         "free some of it, take another device, or make the image smaller"
     )
-    assert len(lines) == len(expected)
+    assert len(caplog.messages) == len(expected)
 
 
 def test_what_was_held_is_free_before_the_next_attempt(monkeypatch):
@@ -468,20 +464,21 @@ def test_what_was_held_is_free_before_the_next_attempt(monkeypatch):
         return activation[:, -1:]
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
-    predict_within_memory(StandIn(compute=compute), *make_picture(1792, 1792), report=lambda line: None)
+    predict_within_memory(StandIn(compute=compute), *make_picture(1792, 1792))
     assert len(held) > 3
 
 
-def test_another_error_is_not_taken_for_a_lack_of_memory():
+def test_another_error_is_not_taken_for_a_lack_of_memory(caplog):
     for error in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), UserError("no")):
         with pytest.raises(type(error), match=str(error)):
-            predict_within_memory(fits(0, error), *make_picture(960, 960), report=pytest.fail)
+            predict_within_memory(fits(0, error), *make_picture(960, 960))
     with pytest.raises(ValueError, match="got 500; use 448"):
         predict_within_memory(StandIn(compute=last_channel), *make_picture(960, 960), tile=500)
+    assert not caplog.messages
 
 
 @pytest.mark.timing
-def test_a_cpu_that_is_really_full():
+def test_a_cpu_that_is_really_full(caplog):
     """A limit on this process in place of a stub: what the network takes for the whole image is 3.7 GB, for a tile 0.8.
 
     Nothing writes to it, so that it takes addresses alone; and it is large beside what earlier tests may yet set free.
@@ -493,17 +490,17 @@ def test_a_cpu_that_is_really_full():
 
     network = StandIn(compute=compute)
     image, trimap = make_picture(960, 960)
-    expected, lines = predict_alpha(network, image, trimap, tile=448), []
+    expected = predict_alpha(network, image, trimap, tile=448)
     network.shown.clear()
     gc.collect()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000_000, limits[1]))
     try:
-        alpha = predict_within_memory(network, image, trimap, report=lines.append)
+        alpha = predict_within_memory(network, image, trimap)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-    assert lines == ["cpu is out of memory; going on in tiles of 448 x 448 pixels"]
+    assert caplog.messages == ["cpu is out of memory; going on in tiles of 448 x 448 pixels"]
     torch.testing.assert_close(alpha, expected, atol=1e-5, rtol=0)  # every pixel by itself
 
 
@@ -518,17 +515,16 @@ def test_cuda_equals_cpu(unet, tile):
 
 
 @pytest.mark.gpu
-def test_a_gpu_that_is_really_full(unet):
+def test_a_gpu_that_is_really_full(unet, caplog):
     image, trimap = make_picture(1344, 1344)
-    network, lines = copy.deepcopy(unet).cuda(), []
+    network = copy.deepcopy(unet).cuda()
     expected = predict_alpha(network, image, trimap, tile=448)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 500_000_000) / total)
     try:
-        alpha = predict_within_memory(network, image, trimap, report=lines.append)
+        alpha = predict_within_memory(network, image, trimap)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert lines
-    assert lines[0] == "cuda:0 is out of memory; going on in tiles of 672 x 672 pixels"
+    assert caplog.messages[0] == "cuda:0 is out of memory; going on in tiles of 672 x 672 pixels"
     assert (alpha - expected).abs().mean() < 0.01

@@ -121,7 +121,7 @@ def evaluate(
     _require_cases(cases, wanted)
     options = {}
     if network is not None:
-        require_tile("--tile", tile)
+        require_tile(tile)
         dtype = choose_dtype(amp, next(network.parameters()).device)
         options = {"tile": tile, "override": guided, "autocast": None if dtype == torch.float32 else dtype}
     if out is not None:
@@ -218,7 +218,7 @@ def _predict(network: nn.Module, sample: _Sample, options: dict, report: Callabl
         report(f"{name}: {line}")
 
     try:
-        alpha = predict_within_memory(network, pictures["image"], pictures["trimap"], report=tell, **options)
+        alpha = predict_within_memory(network, pictures["image"], pictures["trimap"], name=name, **options)
         if not alpha.isfinite().all():
             raise UserError("the network's alpha is not finite everywhere; try --amp off")
     except UserError as error:

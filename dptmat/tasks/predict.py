@@ -92,7 +92,7 @@ def predict(
         UserError: ``tile`` is out of its range, or the network's device does not compute in the precision of ``amp``.
         OSError: A file cannot be written.
     """
-    require_tile("--tile", tile)
+    require_tile(tile)
     dtype = choose_dtype(amp, next(network.parameters()).device)
     autocast = None if dtype == torch.float32 else dtype
     Path(out, CUTOUT if cutout else "").mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def predict(
 
         try:
             image, trimap = _read(sample, dilate, tell)
-            alpha = predict_within_memory(network, image, trimap, tile=tile, autocast=autocast, report=tell)
+            alpha = predict_within_memory(network, image, trimap, tile=tile, autocast=autocast, name=name)
             if not alpha.isfinite().all():
                 raise UserError("the network's alpha is not finite everywhere; use --amp off, or another checkpoint")
         except UserError as error:
