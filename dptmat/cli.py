@@ -237,12 +237,12 @@ def preview_command(config_file: str | None, out: str, **options: Any) -> None:
 
     Example: dptmat preview --data imagenet/train --out preview.png
     """
-    from dptmat.contact_sheets import write_picture
+    from dptmat.contact_sheets import write_sheet
     from dptmat.tasks.pretrain import preview
 
     _show_log(err=False)
     settings = _resolve(PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
-    write_picture(out, preview(settings))
+    write_sheet(out, preview(settings))
     click.echo(out)
 
 

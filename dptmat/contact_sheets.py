@@ -1,27 +1,50 @@
-"""Contact sheets: what the network sees and what it gives back, as one picture each."""
+"""Contact sheets: what the network sees and what it gives back, as one image each."""
 
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from dptmat import defaults
 from dptmat.data.image_io import LEVELS
 from dptmat.errors import UserError
+from dptmat.kernels import Batch
+from dptmat.pipelines.batches import Views
 
 _MEAN, _STD = np.array(defaults.MEAN, np.float32), np.array(defaults.STD, np.float32)
 _CAPTION = 24  # height in pixels of the line of captions
 
 
-def preview_sheet(views, batch, rows):
-    """Foreground, background, trimap, alpha and composite of the first samples, a row each: uint8 [H, W, 3] RGB."""
+class Composites(Protocol):
+    """What is drawn: a ``Batch`` or a ``MatteBatch``."""
+
+    @property
+    def input(self) -> Tensor: ...  # [N, 6, H, W]: normalized composite, one-hot trimap
+
+    @property
+    def alpha(self) -> Tensor: ...  # [N, 1, H, W], 0..1
+
+    @property
+    def trimap(self) -> Tensor: ...  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
+
+
+def preview_sheet(views: Views, batch: Batch, rows: int) -> np.ndarray:  # uint8 [H, W, 3] RGB
+    """Draw foreground, background, trimap, alpha and composite of the first samples.
+
+    Args:
+        views: What the batch was made of.
+        batch: Its samples.
+        rows: How many of them to draw, a row each.
+    """
     rotated = np.einsum("nck,nhwk->nhwc", views.color.cpu().numpy(), views.views.cpu().numpy().astype(np.float32))
     foreground = np.clip(rotated + 0.5, 0, 255).astype(np.uint8)
     return _sheet(
         {
             "foreground": foreground,
             "background": foreground[batch.pairing.cpu().numpy()],
-            "trimap": LEVELS[batch.trimap.cpu().numpy()[:, 0]],
+            "trimap": _trimap(batch),
             "alpha": _eight_bit(batch.alpha),
             "composite": _composite(batch),
         },
@@ -29,20 +52,16 @@ def preview_sheet(views, batch, rows):
     )
 
 
-def samples_sheet(batch, rows):
-    """Composite, trimap and alpha of the first samples, a row each: uint8 [H, W, 3] RGB."""
-    return _sheet(
-        {
-            "composite": _composite(batch),
-            "trimap": LEVELS[batch.trimap.cpu().numpy()[:, 0]],
-            "alpha": _eight_bit(batch.alpha),
-        },
-        rows,
-    )
+def samples_sheet(batch: Composites, rows: int) -> np.ndarray:  # uint8 [H, W, 3] RGB
+    """Draw composite, trimap and alpha of the first ``rows`` samples, a row each."""
+    return _sheet({"composite": _composite(batch), "trimap": _trimap(batch), "alpha": _eight_bit(batch.alpha)}, rows)
 
 
-def predictions_sheet(batch, prediction):
-    """Composite, true alpha and predicted alpha of the first samples, a row each: uint8 [H, W, 3] RGB."""
+def predictions_sheet(
+    batch: Composites,
+    prediction: Tensor,  # [rows, 1, H, W], 0..1
+) -> np.ndarray:  # uint8 [H, W, 3] RGB
+    """Draw composite, true alpha and predicted alpha of the first samples, a row each."""
     return _sheet(
         {
             "composite": _composite(batch),
@@ -53,33 +72,44 @@ def predictions_sheet(batch, prediction):
     )
 
 
-def write_picture(path, picture):
-    """Write uint8 [H, W, 3] RGB in the format of the path's ending.
+def write_sheet(
+    path: str | Path,
+    sheet: np.ndarray,  # uint8 [H, W, 3] RGB
+) -> None:
+    """Write a sheet in the format of the path's ending.
 
     Raises:
-        UserError: The ending is not that of a picture.
+        UserError: The ending is not that of an image.
         OSError: The file cannot be written.
     """
     try:
-        _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise UserError(f"--out {path} is not a picture that OpenCV writes; use a name that ends in .png") from error
-    Path(path).write_bytes(encoded)
+        raise UserError(f"{path} is not the name of an image that OpenCV writes; use one that ends in .png") from error
+    Path(path).write_bytes(encoded.tobytes())
 
 
-def _composite(batch):
-    """The network's colours back as uint8 [N, H, W, 3]."""
-    normalised = batch.input[:, :3].float().cpu().numpy().transpose(0, 2, 3, 1)
-    return np.clip((normalised * _STD + _MEAN) * 255 + 0.5, 0, 255).astype(np.uint8)
+def _composite(batch: Composites) -> np.ndarray:  # uint8 [N, H, W, 3]
+    """Turn the network's colours back into bytes."""
+    normalized = batch.input[:, :3].float().cpu().numpy().transpose(0, 2, 3, 1)
+    return np.clip((normalized * _STD + _MEAN) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _eight_bit(alpha):
-    """Alpha [N, 1, H, W] in 0..1 as uint8 [N, H, W]."""
+def _trimap(batch: Composites) -> np.ndarray:  # uint8 [N, H, W]: 0, 128, 255
+    return LEVELS[batch.trimap.cpu().numpy()[:, 0]]
+
+
+def _eight_bit(
+    alpha: Tensor,  # [N, 1, H, W], 0..1
+) -> np.ndarray:  # uint8 [N, H, W]
     return (alpha.detach().float().cpu().numpy()[:, 0] * 255 + 0.5).astype(np.uint8)
 
 
-def _sheet(columns, rows):
-    """The first ``rows`` tiles of columns of [N, H, W] or [N, H, W, 3], side by side with captions above."""
+def _sheet(
+    columns: dict[str, np.ndarray],  # by caption, uint8 [N, H, W] or [N, H, W, 3]
+    rows: int,
+) -> np.ndarray:  # uint8 [H, W, 3]
+    """Put the first tiles of the columns side by side, with captions above."""
     strips = []
     for caption, tiles in columns.items():
         strip = np.concatenate(list(tiles[:rows]))

@@ -13,7 +13,7 @@ import torch
 
 from dptmat.config.run import RunConfig
 from dptmat.config.settings import to_toml
-from dptmat.contact_sheets import predictions_sheet, write_picture
+from dptmat.contact_sheets import predictions_sheet, write_sheet
 from dptmat.errors import UserError
 from dptmat.training import checkpoint, distributed
 from dptmat.training.averages import Averages
@@ -125,7 +125,7 @@ class Run:
             lambda: open_quarantine(self.out, settings.quarantine, self.log.left_out, writes=process.is_main)
         )
         if process.is_main:
-            write_picture(self.out / "preview.png", task.preview(self.quarantine))
+            write_sheet(self.out / "preview.png", task.preview(self.quarantine))
         loader = make_loader(task, settings, process, self.done, self.quarantine)
         self.data_wait = DataWait(loader, process.device)
         self.batches = map(task.batch, self.data_wait)
@@ -231,7 +231,7 @@ class Run:
         if self._failure:
             raise UserError(f"{self._failure}; {last} holds what was reached")
         if self.process.is_main and not self.stop_reason:
-            write_picture(self.out / "predictions.png", self._draw_predictions())
+            write_sheet(self.out / "predictions.png", self._draw_predictions())
         self.log.close()
         if self.process.is_main:
             self._sum_up(last)
