@@ -19,6 +19,7 @@ from dptmat.defaults import MEAN, STD
 from dptmat.errors import UserError
 from dptmat.fusion import fuse_alphas
 from dptmat.models.gca import GCAMatting
+from dptmat.models.layers import MattingNetwork
 from dptmat.models.matteformer import MatteFormer
 from dptmat.models.mgmatting import MGMatting
 
@@ -84,17 +85,16 @@ def predict_alpha(
     pixels = _require_image(image)
     states = _require_trimap(trimap, pixels)
     original = original_of(network)
-    in_channels = channels_of(network)
     if tile is None:
         tile = _default_tile(network)
     if override is None:
-        override = in_channels != 3 and not isinstance(original, MGMatting)
+        override = original.in_channels != 3 and not isinstance(original, MGMatting)
     _require_options(margin, tile, tiles_at_once, autocast)
 
     device = next(network.parameters()).device
     states = states.to(device)
     with torch.inference_mode(), _evaluating(network), torch.autocast(device.type, autocast, autocast is not None):
-        guided = pad_by_reflection(_add_guidance(pixels.to(device), states, in_channels), margin)
+        guided = pad_by_reflection(_add_guidance(pixels.to(device), states, original.in_channels), margin)
         if not tile or guided[..., 0].numel() <= tile**2:
             alphas = network(_normalize(guided))
         else:
@@ -158,16 +158,9 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
-def original_of(network: nn.Module) -> nn.Module:
+def original_of(network: Any) -> MattingNetwork:
     """Return the network of `create_model` that ``torch.compile`` may have wrapped."""
     return getattr(network, "_orig_mod", network)
-
-
-def channels_of(network: nn.Module) -> int:
-    """Return how many channels a network of `create_model` takes, of the image and its guidance."""
-    in_channels = original_of(network).in_channels
-    assert isinstance(in_channels, int)  # for the type checker, which takes attributes of modules for modules
-    return in_channels
 
 
 def _default_tile(network: nn.Module) -> int:

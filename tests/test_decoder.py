@@ -216,5 +216,5 @@ def test_input_of_a_wrong_kind_is_refused_by_a_sentence():
         require_input(torch.zeros(1, 3, 64, 64), 6)
     with pytest.raises(ValueError, match=r"\[N, 3, H, W\], got \[3, 64, 64\]"):
         require_input(torch.zeros(3, 64, 64), 3)
-    with pytest.raises(TypeError, match=r"floating point, got torch\.uint8; normalise"):
+    with pytest.raises(TypeError, match=r"floating point, got torch\.uint8; normalize"):
         require_input(torch.zeros(1, 6, 64, 64, dtype=torch.uint8), 6)

@@ -6,16 +6,16 @@ standard deviation, then the guidance: the one-hot trimap (0 background, 1 unkno
 except for ``gca`` with ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.
 """
 
+from collections.abc import Callable
 from difflib import get_close_matches
-
-from torch import nn
 
 from dptmat.errors import UserError
 from dptmat.models.gca import GCAMatting
+from dptmat.models.layers import MattingNetwork
 from dptmat.models.matteformer import matteformer, matteformer_base, matteformer_small
 from dptmat.models.mgmatting import MGMatting
 
-MODELS = {
+MODELS: dict[str, Callable[[int], MattingNetwork]] = {
     "matteformer": matteformer,
     "matteformer_small": matteformer_small,
     "matteformer_base": matteformer_base,
@@ -25,7 +25,7 @@ MODELS = {
 }
 
 
-def create_model(name: str, in_channels: int | None = None, grad_checkpointing: bool = False) -> nn.Module:
+def create_model(name: str, in_channels: int | None = None, grad_checkpointing: bool = False) -> MattingNetwork:
     """Make a matting network with random weights.
 
     Args:
@@ -47,8 +47,8 @@ def create_model(name: str, in_channels: int | None = None, grad_checkpointing: 
         raise UserError(f"the name of a model must be a string, got {name!r}; {_known()}")
     if not name.startswith("unet_") and name not in MODELS:
         near = get_close_matches(name, MODELS, n=3)
-        near = f"did you mean {', '.join(map(repr, near))}? " if near else ""
-        raise UserError(f"model {name!r} is unknown; {near}{_known()}")
+        hint = f"did you mean {', '.join(map(repr, near))}? " if near else ""
+        raise UserError(f"model {name!r} is unknown; {hint}{_known()}")
     full, guidance = (4, "mask") if name == "mgmatting_mask" else (6, "trimap")
     if in_channels is None:
         in_channels = full
@@ -59,16 +59,17 @@ def create_model(name: str, in_channels: int | None = None, grad_checkpointing: 
     if name.startswith("unet_"):
         from dptmat.models.unet import UNet  # timm takes seconds to import
 
-        network = UNet(name.removeprefix("unet_"), in_channels)
+        network: MattingNetwork = UNet(name.removeprefix("unet_"), in_channels)
     else:
         network = MODELS[name](in_channels)
-    if grad_checkpointing and not hasattr(network, "grad_checkpointing"):
-        raise UserError(
-            f"{name!r} holds batch norms in every block, which must not see a batch twice; do without "
-            "`grad_checkpointing`, or take matteformer or a Swin or ConvNeXt"
-        )
     if grad_checkpointing:
-        network.grad_checkpointing()
+        enable = getattr(network, "grad_checkpointing", None)
+        if enable is None:
+            raise UserError(
+                f"{name!r} holds batch norms in every block, which must not see a batch twice; do without "
+                "`grad_checkpointing`, or take matteformer or a Swin or ConvNeXt"
+            )
+        enable()
     return network
 
 

@@ -1,5 +1,7 @@
 """What a network costs: its parameters and multiply-adds, counted without running it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dptmat.models import create_model
 
 
-def cost(name, sizes=(224, 512)):
+def cost(name: str, sizes: Sequence[int] = (224, 512)) -> tuple[int, list[int]]:
     """Count the parameters of a network and the multiply-adds of one image.
 
     Args:

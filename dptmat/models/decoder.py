@@ -6,6 +6,8 @@ Differs: the alphas are computed in float32 from the heads' logits, also under a
 that doubles a map doubles it last, not first; the result is the same.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -19,7 +21,7 @@ CHANNELS = (32, 32, 64, 128, 256, 512)
 class _Block(nn.Module):
     """Residual block [N, n_in, H, W] -> [N, n_out, 2H, 2W] with ``double``, else [N, n_out, H, W] and n_in = n_out."""
 
-    def __init__(self, n_in: int, n_out: int, double: bool):
+    def __init__(self, n_in: int, n_out: int, double: bool) -> None:
         super().__init__()
         self.conv1 = sn_double(n_in) if double else sn_conv(n_in, n_in, 3, xavier=True)
         self.bn1 = nn.BatchNorm2d(n_in)
@@ -48,15 +50,10 @@ def decoder_stage(n_in: int, n_out: int, blocks: int) -> nn.Sequential:
 
 
 def _head(channels: int) -> nn.Sequential:
-    head = nn.Sequential(
-        nn.Conv2d(channels, 32, 3, padding=1, bias=False),
-        nn.BatchNorm2d(32),
-        nn.LeakyReLU(0.2, inplace=True),
-        nn.Conv2d(32, 1, 3, padding=1),
-    )
-    nn.init.xavier_uniform_(head[0].weight)
-    nn.init.xavier_uniform_(head[3].weight)
-    return head
+    first, last = nn.Conv2d(channels, 32, 3, padding=1, bias=False), nn.Conv2d(32, 1, 3, padding=1)
+    nn.init.xavier_uniform_(first.weight)
+    nn.init.xavier_uniform_(last.weight)
+    return nn.Sequential(first, nn.BatchNorm2d(32), nn.LeakyReLU(0.2, inplace=True), last)
 
 
 def to_alpha(logits: Tensor, scale: int = 1) -> Tensor:
@@ -67,19 +64,49 @@ def to_alpha(logits: Tensor, scale: int = 1) -> Tensor:
     return (torch.tanh(logits) + 1) / 2
 
 
-class Decoder(nn.Module):
-    """Turn the shortcuts of an encoder into alpha at three levels of detail."""
+class Doublings(nn.Module):
+    """The way up from the bottleneck to full size; the shortcut of each size is added.
 
-    def __init__(self):
+    The ``features`` are six maps [N, C, h, w] with C of ``CHANNELS``, at /1, /2, /4, /8, /16 and /32 of H x W.
+
+    Args:
+        attention: Makes a module ``gca`` for the map at /8, if the decoder has one there.
+    """
+
+    def __init__(self, attention: Callable[[], nn.Module] | None = None) -> None:
         super().__init__()
         full, half, quarter, eighth, sixteenth, bottleneck = CHANNELS
         self.layer1 = decoder_stage(bottleneck, sixteenth, 2)
         self.layer2 = decoder_stage(sixteenth, eighth, 3)
+        if attention is not None:
+            self.gca = attention()  # in the order of the published weights
         self.layer3 = decoder_stage(eighth, quarter, 3)
         self.layer4 = decoder_stage(quarter, half, 2)
         self.conv1 = sn_double(half)
         self.bn1 = nn.BatchNorm2d(full)
         self.activation = nn.LeakyReLU(0.2, inplace=True)
+
+    def up_to_8(self, features: list[Tensor]) -> Tensor:  # [N, 128, H/8, W/8]
+        """Start from the bottleneck."""
+        x = self.layer1(features[5]) + features[4]  # [N, 256, H/16, W/16]
+        return self.layer2(x) + features[3]
+
+    def up_to_4(self, x: Tensor, features: list[Tensor]) -> Tensor:  # [N, 64, H/4, W/4]
+        """Go on from the map of `up_to_8`."""
+        return self.layer3(x) + features[2]
+
+    def up_to_1(self, x: Tensor, features: list[Tensor]) -> Tensor:  # [N, 32, H, W]
+        """Go on from the map of `up_to_4`."""
+        x = self.layer4(x) + features[1]  # [N, 32, H/2, W/2]
+        return self.activation(self.bn1(self.conv1(x))) + features[0]
+
+
+class Decoder(Doublings):
+    """Turn the shortcuts of an encoder into alpha at three levels of detail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        full, _, quarter, eighth, _, _ = CHANNELS
         self.refine_OS8 = _head(eighth)
         self.refine_OS4 = _head(quarter)
         self.refine_OS1 = _head(full)
@@ -90,13 +117,9 @@ class Decoder(nn.Module):
         Args:
             features: Six maps [N, C, h, w] with C of ``CHANNELS``, at /1, /2, /4, /8, /16 and /32 of H x W.
         """
-        fea1, fea2, fea3, fea4, fea5, x = features
-        x = self.layer1(x) + fea5  # [N, 256, H/16, W/16]
-        x = self.layer2(x) + fea4  # [N, 128, H/8, W/8]
+        x = self.up_to_8(features)
         os8 = self.refine_OS8(x)
-        x = self.layer3(x) + fea3  # [N, 64, H/4, W/4]
+        x = self.up_to_4(x, features)
         os4 = self.refine_OS4(x)
-        x = self.layer4(x) + fea2  # [N, 32, H/2, W/2]
-        x = self.activation(self.bn1(self.conv1(x))) + fea1  # [N, 32, H, W]
-        os1 = self.refine_OS1(x)
+        os1 = self.refine_OS1(self.up_to_1(x, features))
         return {"alpha_os1": to_alpha(os1), "alpha_os4": to_alpha(os4, 4), "alpha_os8": to_alpha(os8, 8)}

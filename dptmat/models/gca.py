@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import fold, max_pool2d, normalize, pad, unfold
 
-from dptmat.models.decoder import CHANNELS, decoder_stage, to_alpha
-from dptmat.models.layers import require_input, sn_conv, sn_double
-from dptmat.models.resnet import ResNetEncoder
+from dptmat.models.decoder import CHANNELS, Doublings, to_alpha
+from dptmat.models.layers import MattingNetwork, require_input, sn_conv
+from dptmat.models.resnet import ResNet
 
 
 def unknown_map(
@@ -58,15 +58,17 @@ def attention(
 class GuidedAttention(nn.Module):
     """Rebuild a map from patches of itself, weighed by how much the image there looks alike."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         channels = 128
         self.guidance_conv = nn.Conv2d(channels, channels // 2, 1)
-        self.W = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        conv, norm = nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        self.W = nn.Sequential(conv, norm)
         nn.init.xavier_uniform_(self.guidance_conv.weight)
+        assert self.guidance_conv.bias is not None  # for the type checker
         nn.init.zeros_(self.guidance_conv.bias)
-        nn.init.xavier_uniform_(self.W[0].weight)
-        nn.init.constant_(self.W[1].weight, 1e-3)  # at the start hardly anything is added
+        nn.init.xavier_uniform_(conv.weight)
+        nn.init.constant_(norm.weight, 1e-3)  # at the start hardly anything is added
 
     def forward(
         self,
@@ -86,17 +88,17 @@ class GuidedAttention(nn.Module):
 
 
 def _guidance_head() -> nn.Sequential:
-    layers = []
+    layers: list[nn.Module] = []
     for n_in, n_out in ((3, 16), (16, 32), (32, 128)):
         conv = sn_conv(n_in, n_out, 3, stride=2, padding=0, xavier=True)
         layers += [nn.ReflectionPad2d(1), conv, nn.ReLU(inplace=True), nn.BatchNorm2d(n_out)]
     return nn.Sequential(*layers)
 
 
-class Encoder(ResNetEncoder):
+class Encoder(ResNet):
     """The residual encoder with attention on its map at /8, and the guidance for it."""
 
-    def __init__(self, in_channels: int):
+    def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
         self.guidance_head = _guidance_head()
         self.gca = GuidedAttention()
@@ -113,21 +115,12 @@ class Encoder(ResNetEncoder):
         return self.down_to_32([*maps, self.gca(guidance, x3, scale, own)]), guidance
 
 
-class Decoder(nn.Module):
-    """The decoder of all networks with attention on its map at /8, and one alpha only."""
+class Decoder(Doublings):
+    """The way up of all networks with attention on its map at /8, and one alpha only."""
 
-    def __init__(self):
-        super().__init__()
-        full, half, quarter, eighth, sixteenth, bottleneck = CHANNELS
-        self.layer1 = decoder_stage(bottleneck, sixteenth, 2)
-        self.layer2 = decoder_stage(sixteenth, eighth, 3)
-        self.gca = GuidedAttention()
-        self.layer3 = decoder_stage(eighth, quarter, 3)
-        self.layer4 = decoder_stage(quarter, half, 2)
-        self.conv1 = sn_double(half)
-        self.bn1 = nn.BatchNorm2d(full)
-        self.activation = nn.LeakyReLU(0.2, inplace=True)
-        self.conv2 = nn.Conv2d(full, 1, 3, padding=1)
+    def __init__(self) -> None:
+        super().__init__(GuidedAttention)
+        self.conv2 = nn.Conv2d(CHANNELS[0], 1, 3, padding=1)
         nn.init.xavier_uniform_(self.conv2.weight)
 
     def forward(
@@ -137,24 +130,19 @@ class Decoder(nn.Module):
         scale: Tensor,  # [N, L]
         own: Tensor,  # [N, L]
     ) -> Tensor:  # float32 [N, 1, H, W]
-        fea1, fea2, fea3, fea4, fea5, x = features
-        x = self.layer1(x) + fea5  # [N, 256, H/16, W/16]
-        x = self.layer2(x) + fea4  # [N, 128, H/8, W/8]
-        x = self.gca(guidance, x, scale, own)
-        x = self.layer3(x) + fea3  # [N, 64, H/4, W/4]
-        x = self.layer4(x) + fea2  # [N, 32, H/2, W/2]
-        x = self.activation(self.bn1(self.conv1(x))) + fea1  # [N, 32, H, W]
+        x = self.gca(guidance, self.up_to_8(features), scale, own)
+        x = self.up_to_1(self.up_to_4(x, features), features)
         return to_alpha(self.conv2(x))
 
 
-class GCAMatting(nn.Module):
+class GCAMatting(MattingNetwork):
     """Predict alpha from an image and its trimap.
 
     Args:
         in_channels: 6, or 3 for images without a trimap; then the whole image counts as unknown.
     """
 
-    def __init__(self, in_channels: int = 6):
+    def __init__(self, in_channels: int = 6) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.encoder = Encoder(in_channels)

@@ -1,4 +1,4 @@
-"""What the networks share: spectrally normalised convolutions, the shortcut branch and the check of the input.
+"""What the networks share: their type, spectrally normalised convolutions, the shortcut branch, the check of the input.
 
 Source: Miyato et al., Spectral Normalization for Generative Adversarial Networks, ICLR 2018; Li and Lu, Natural Image
 Matting via Guided Contextual Attention, AAAI 2020 (the shortcut branch).
@@ -12,7 +12,13 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils.parametrizations import spectral_norm
 
 
-def _normalised_weight(conv: nn.Module, device: torch.device) -> Tensor:
+class MattingNetwork(nn.Module):
+    """A network from x to a dictionary of alphas, as told at the head of `dptmat.models`."""
+
+    in_channels: int  # of x: 3 of the image, and those of its guidance
+
+
+def _normalized_weight(conv: nn.Conv2d | nn.ConvTranspose2d, device: torch.device) -> Tensor:
     # Autocast would run the power iteration in half precision. Each read of .weight iterates once: read it only once.
     with torch.autocast(device.type, enabled=False):
         return conv.weight
@@ -20,12 +26,12 @@ def _normalised_weight(conv: nn.Module, device: torch.device) -> Tensor:
 
 class _SNConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, _normalised_weight(self, x.device), None, self.stride, self.padding)
+        return conv2d(x, _normalized_weight(self, x.device), None, self.stride, self.padding)
 
 
 class _SNConvTranspose2d(nn.ConvTranspose2d):
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_transpose2d(x, _normalised_weight(self, x.device), None, self.stride, self.padding)
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return conv_transpose2d(x, _normalized_weight(self, x.device), None, stride=2, padding=1)  # doubles
 
 
 def sn_conv(
@@ -68,7 +74,7 @@ def iterate_spectral_norms(model: nn.Module, iterate: bool) -> None:
     """
     for module in model.modules():
         if isinstance(module, (_SNConv2d, _SNConvTranspose2d)):
-            module.parametrizations.weight[0].train(iterate)
+            module.get_submodule("parametrizations.weight.0").train(iterate)
 
 
 def shortcut_branch(n_in: int, n_out: int) -> nn.Sequential:
@@ -91,7 +97,7 @@ def require_input(x: Tensor, in_channels: int) -> None:
         ValueError: x is not [N, in_channels, H, W], or H or W is not a multiple of 32.
     """
     if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, got {x.dtype}; normalise the image before the network")
+        raise TypeError(f"x must be floating point, got {x.dtype}; normalize the image before the network")
     if x.ndim != 4 or x.shape[1] != in_channels:
         raise ValueError(f"x must be [N, {in_channels}, H, W], got {list(x.shape)}; see in_channels of create_model()")
     height, width = x.shape[2:]

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from dptmat.models.decoder import CHANNELS, Decoder
-from dptmat.models.layers import require_input, shortcut_branch
+from dptmat.models.layers import MattingNetwork, require_input, shortcut_branch
 
 WINDOW = 7  # side of a window, in positions of the map
 SHIFT = 3
@@ -106,7 +106,9 @@ def stochastic_depth(residual: Tensor, rate: float, drawn: int) -> Tensor:
 class PriorAttention(nn.Module):
     """Attention within windows, whose keys and values also hold the prior tokens of the image."""
 
-    def __init__(self, channels: int, priors: int):
+    relative_position_index: Tensor  # int64 [49, 49 + P], a buffer
+
+    def __init__(self, channels: int, priors: int) -> None:
         super().__init__()
         self.heads = channels // HEAD
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -120,7 +122,7 @@ class PriorAttention(nn.Module):
         right = column[:, None] - column + WINDOW - 1
         spatial = down * (2 * WINDOW - 1) + right
         prior = torch.arange(offsets, offsets + priors).expand(WINDOW**2, priors)
-        self.register_buffer("relative_position_index", torch.cat([spatial, prior], dim=1))  # int64 [49, 49 + P]
+        self.register_buffer("relative_position_index", torch.cat([spatial, prior], dim=1))
 
     def _bias(self, shift_mask: Tensor | None, windows: int) -> Tensor:  # [W, heads, 49, 49 + P]
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
@@ -154,7 +156,7 @@ class PriorAttention(nn.Module):
 class Block(nn.Module):
     """One transformer block, for the positions of a map and for the stage's prior tokens alike."""
 
-    def __init__(self, channels: int, priors: int, drop_path_rate: float):
+    def __init__(self, channels: int, priors: int, drop_path_rate: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.attn = PriorAttention(channels, priors)
@@ -201,7 +203,7 @@ class Block(nn.Module):
 class PatchMerging(nn.Module):
     """Halve a map: [N, h, w, C] -> [N, h/2, w/2, 2C]."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
         self.norm = nn.LayerNorm(4 * channels)
@@ -214,7 +216,7 @@ class PatchMerging(nn.Module):
 class Stage(nn.Module):
     """Blocks on one map size; the windows of every other block are shifted."""
 
-    def __init__(self, channels: int, drop_path_rates: list[float], downsample: nn.Module):
+    def __init__(self, channels: int, drop_path_rates: list[float], downsample: nn.Module) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(channels, 3 * b + 3, rate) for b, rate in enumerate(drop_path_rates))
         self.downsample = downsample
@@ -228,7 +230,8 @@ class Stage(nn.Module):
         # What is traced makes its own mask, and what has no values (a fake tensor) must leave none behind.
         traced = torch.compiler.is_compiling() or type(x) is not Tensor
         get_mask = make_shift_mask if traced else kept_shift_mask
-        shift_mask = get_mask(*map(whole_windows, x.shape[1:3]), x.device)
+        height, width = x.shape[1:3]
+        shift_mask = get_mask(whole_windows(height), whole_windows(width), x.device)
         priors = x.new_empty(x.shape[0], 0, x.shape[3], dtype=torch.float32)  # the prior memory starts empty
         for b, block in enumerate(self.blocks):
             inputs = x, priors, regions, shift_mask if b % 2 else None
@@ -239,7 +242,7 @@ class Stage(nn.Module):
 class PatchEmbedding(nn.Module):
     """Cells of 4x4 pixels as tokens: [N, in_channels, H, W] -> [N, H/4, W/4, channels]."""
 
-    def __init__(self, in_channels: int, channels: int):
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, channels, 4, stride=4)
         self.norm = nn.LayerNorm(channels)
@@ -251,7 +254,7 @@ class PatchEmbedding(nn.Module):
 class Encoder(nn.Module):
     """Swin with prior tokens and the shortcut branches of its maps."""
 
-    def __init__(self, in_channels: int, width: int, blocks: tuple[int, ...], drop_path_rate: float):
+    def __init__(self, in_channels: int, width: int, blocks: tuple[int, ...], drop_path_rate: float) -> None:
         super().__init__()
         channels = (width, 2 * width, 4 * width, 8 * width)
         rates = [drop_path_rate * i / (sum(blocks) - 1) for i in range(sum(blocks))]
@@ -273,12 +276,12 @@ class Encoder(nn.Module):
         for s, stage in enumerate(self.layers):
             tokens = stage(tokens, regions)
             maps.append(self.get_submodule(f"norm{s}")(tokens).permute(0, 3, 1, 2))
-            tokens = stage.downsample(tokens)
+            tokens = stage.get_submodule("downsample")(tokens)
             regions = regions[:, :, ::2, ::2]
         return [branch(m) for branch, m in zip(self.shortcut, maps, strict=True)]
 
 
-class MatteFormer(nn.Module):
+class MatteFormer(MattingNetwork):
     """Predict alpha from an image and its trimap.
 
     Args:
@@ -295,7 +298,7 @@ class MatteFormer(nn.Module):
         *,
         width: int = 96,
         blocks: tuple[int, ...] = (2, 2, 6, 2),
-    ):
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.encoder = Encoder(in_channels, width, blocks, drop_path_rate)
@@ -303,8 +306,9 @@ class MatteFormer(nn.Module):
 
     def grad_checkpointing(self) -> None:
         """Keep only what enters a transformer block, and compute the rest again in the backward pass."""
-        for stage in self.encoder.layers:
-            stage.grad_checkpointing = True
+        for module in self.encoder.modules():
+            if isinstance(module, Stage):
+                module.grad_checkpointing = True
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from dptmat.models.decoder import Decoder
-from dptmat.models.layers import require_input
+from dptmat.models.layers import MattingNetwork, require_input
 from dptmat.models.resnet import ResNetEncoder
 
 
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: see a map at four dilations and as a whole, [N, 512, h, w] to the same shape."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         channels, width = 512, 256
         self.aspp1 = nn.Conv2d(channels, width, 1, bias=False)
@@ -44,14 +44,14 @@ class ASPP(nn.Module):
         return self.activation(self.bn2(self.conv2(x)))
 
 
-class MGMatting(nn.Module):
+class MGMatting(MattingNetwork):
     """Predict alpha from an image and its guidance.
 
     Args:
         in_channels: 6 for the one-hot trimap as guidance, 4 for a mask, 3 for images alone.
     """
 
-    def __init__(self, in_channels: int = 6):
+    def __init__(self, in_channels: int = 6) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.encoder = ResNetEncoder(in_channels)

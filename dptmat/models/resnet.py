@@ -15,7 +15,7 @@ from dptmat.models.layers import shortcut_branch, sn_conv
 class _Block(nn.Module):
     """Residual block [N, n_in, h, w] -> [N, n_out, h / stride, w / stride]; n_in = n_out where stride is 1."""
 
-    def __init__(self, n_in: int, n_out: int, stride: int):
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
         self.conv1 = sn_conv(n_in, n_out, 3, stride=stride, xavier=True)
         self.bn1 = nn.BatchNorm2d(n_out)
@@ -39,10 +39,10 @@ def _stage(n_in: int, n_out: int, blocks: int, stride: int) -> nn.Sequential:
     return nn.Sequential(_Block(n_in, n_out, stride), *(_Block(n_out, n_out, 1) for _ in range(blocks - 1)))
 
 
-class ResNetEncoder(nn.Module):
-    """Turn an image and its guidance into the six maps that a decoder takes."""
+class ResNet(nn.Module):
+    """The way down from an image and its guidance, in two parts: GCA-Matting has attention between them."""
 
-    def __init__(self, in_channels: int):
+    def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.conv1 = sn_conv(in_channels, 32, 3, stride=2, xavier=True)
         self.bn1 = nn.BatchNorm2d(32)
@@ -70,6 +70,10 @@ class ResNetEncoder(nn.Module):
         x4 = self.layer3(maps[-1])  # [N, 256, H/16, W/16]
         features = [branch(m) for branch, m in zip(self.shortcut, [*maps, x4], strict=True)]
         return [*features, self.layer_bottleneck(x4)]  # the last [N, 512, H/32, W/32]
+
+
+class ResNetEncoder(ResNet):
+    """Turn an image and its guidance into the six maps that a decoder takes."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return six maps with the channels of ``CHANNELS``, at /1 to /32, from [N, in_channels, H, W]."""

@@ -6,6 +6,7 @@ Differs from MatteFormer with a Swin-T: no prior tokens, so the trimap is seen a
 """
 
 from difflib import get_close_matches
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -13,20 +14,20 @@ from torch.nn.functional import interpolate
 
 from dptmat.errors import UserError
 from dptmat.models.decoder import CHANNELS, Decoder
-from dptmat.models.layers import require_input, shortcut_branch
+from dptmat.models.layers import MattingNetwork, require_input, shortcut_branch
 
 _ADVICE = "choose a ResNet, ConvNeXt or Swin"
 
 
-def _make_backbone(name: str, in_channels: int) -> nn.Module:
+def _make_backbone(name: str, in_channels: int) -> Any:  # a FeatureListNet or its like, of no common type
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=3) or ["resnet34", "swin_tiny_patch4_window7_224"]
-        near = ", ".join(repr("unet_" + other) for other in near)
-        raise UserError(f"model 'unet_{name}' is unknown, since timm has no {name!r}; did you mean {near}?")
+        names = ", ".join(repr("unet_" + other) for other in near)
+        raise UserError(f"model 'unet_{name}' is unknown, since timm has no {name!r}; did you mean {names}?")
     # Without it timm's Swin accepts only the size in its name.
-    options = {"strict_img_size": False} if "swin" in name else {}
+    options: dict[str, Any] = {"strict_img_size": False} if "swin" in name else {}
     try:
-        backbone = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **options)
+        backbone: Any = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **options)
     except RuntimeError as error:
         raise UserError(f"timm's {name!r} gives no feature maps ({error}); {_ADVICE}") from error
     strides = backbone.feature_info.reduction()
@@ -39,9 +40,9 @@ def _make_backbone(name: str, in_channels: int) -> nn.Module:
 class Encoder(nn.Module):
     """A timm backbone and the shortcut branches of its maps."""
 
-    def __init__(self, backbone_name: str, in_channels: int):
+    def __init__(self, backbone_name: str, in_channels: int) -> None:
         super().__init__()
-        self.backbone = _make_backbone(backbone_name, in_channels)
+        self.backbone: Any = _make_backbone(backbone_name, in_channels)
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         self.strides = self.backbone.feature_info.reduction()
         channels = dict(zip(self.strides, self.backbone.feature_info.channels(), strict=True))
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
         return [branch(maps[stride]) for branch, stride in zip(self.shortcut, (1, 2, 4, 8, 16, 32), strict=True)]
 
 
-class UNet(nn.Module):
+class UNet(MattingNetwork):
     """Predict alpha from an image and its trimap with an encoder of timm, from random weights.
 
     Args:
@@ -73,7 +74,7 @@ class UNet(nn.Module):
         UserError: timm does not know the name, or the backbone gives no feature maps at /4, /8, /16 and /32.
     """
 
-    def __init__(self, backbone_name: str, in_channels: int = 6):
+    def __init__(self, backbone_name: str, in_channels: int = 6) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.backbone_name = backbone_name
