@@ -311,7 +311,7 @@ def convert_command(official, form, path, out):
 
     _require_place_for_a_file(out, out)
     write = {"dptmat": convert.convert, "timm": export.to_timm, "onnx": export.to_onnx}[form]
-    click.echo(write(path, out, official))
+    write(path, out, official)
 
 
 @dptmat.command("evaluate")

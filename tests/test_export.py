@@ -21,6 +21,13 @@ def save(network, name, path):
     return path
 
 
+@pytest.fixture
+def report(caplog):
+    """What the library has logged, as a function that gives it as one text."""
+    caplog.set_level("INFO", logger="dptmat")
+    return lambda: "\n".join(caplog.messages)
+
+
 def called(report):
     """Run the call of timm that the report shows."""
     return eval(re.search(r"timm\.create_model\(.*\)", report)[0], {"timm": timm})
@@ -30,11 +37,11 @@ def called(report):
     ("backbone", "channels"), [("resnet18", 6), ("swin_tiny_patch4_window7_224", 3), ("convnext_atto", 6)]
 )
 @torch.no_grad()
-def test_timm_gives_the_same_features(tmp_path, backbone, channels):
+def test_timm_gives_the_same_features(tmp_path, report, backbone, channels):
     torch.manual_seed(0)
     network = randomise(create_model(f"unet_{backbone}", channels)).eval()
-    report = to_timm(save(network, f"unet_{backbone}", tmp_path / "ours.pt"), tmp_path / "encoder.safetensors")
-    model = called(report).eval()
+    to_timm(save(network, f"unet_{backbone}", tmp_path / "ours.pt"), tmp_path / "encoder.safetensors")
+    model = called(report()).eval()
     x = make_input(1, 224, 224)[:, :channels]
     features = model.forward_intermediates(x, intermediates_only=True)
     for mine, theirs in zip(network.encoder.backbone(x), features, strict=True):
@@ -42,16 +49,16 @@ def test_timm_gives_the_same_features(tmp_path, backbone, channels):
         assert mine.std() > 1e-3
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
     new = [] if backbone == "resnet18" else ["norm.weight"]
-    assert all(name in report for name in new)
-    assert ("not in the network" in report) == bool(new)
+    assert all(name in report() for name in new)
+    assert ("not in the network" in report()) == bool(new)
 
 
-def test_timm_takes_the_swin_of_a_matteformer(tmp_path):
+def test_timm_takes_the_swin_of_a_matteformer(tmp_path, report):
     network = randomise(create_model("matteformer"))
-    report = to_timm(save(network, "matteformer", tmp_path / "ours.pt"), tmp_path / "encoder.safetensors")
-    assert "left out: the prior tokens" in report
-    assert "not in the network" not in report
-    model, encoder = called(report), network.encoder
+    to_timm(save(network, "matteformer", tmp_path / "ours.pt"), tmp_path / "encoder.safetensors")
+    assert "left out: the prior tokens" in report()
+    assert "not in the network" not in report()
+    model, encoder = called(report()), network.encoder
     assert torch.equal(model.patch_embed.proj.weight, encoder.patch_embed.proj.weight)
     assert torch.equal(model.norm.weight, encoder.norm3.weight)
     for s in range(4):

@@ -19,6 +19,13 @@ from dptmat.weights.initialize import initialize
 SWIN_T = "swin_tiny_patch4_window7_224"
 
 
+@pytest.fixture
+def logged(caplog):
+    """What the library has logged, as a function that gives it as one text."""
+    caplog.set_level("INFO", logger="dptmat")
+    return lambda: "\n".join(caplog.messages)
+
+
 def noise(state, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -75,11 +82,11 @@ def assert_matteformer_holds(network, swin):
         assert torch.equal(mine, value), key
 
 
-def test_swin_fills_matteformer(swin, tmp_path):
+def test_swin_fills_matteformer(swin, tmp_path, logged):
     torch.save({"model": swin}, tmp_path / "swin.pth")
     network = create_model("matteformer")
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    report = initialize(network, "matteformer", str(tmp_path / "swin.pth")).splitlines()
+    initialize(network, "matteformer", str(tmp_path / "swin.pth"))
     assert_matteformer_holds(network, swin)
     state = network.state_dict()
     others = [key for key in state if key.removeprefix("encoder.") not in weights(swin)]
@@ -89,7 +96,7 @@ def test_swin_fills_matteformer(swin, tmp_path):
     assert channels.std().item() == pytest.approx((2 / (6 * 16 + 96 * 16)) ** 0.5, rel=0.06)
     rows = state["encoder.layers.2.blocks.5.attn.relative_position_bias_table"][169:]
     assert rows.std().item() == pytest.approx((2 / (187 + 12)) ** 0.5, rel=0.2)  # 216 values: 5 % of standard error
-    assert report == [
+    assert logged().splitlines() == [
         f"init {tmp_path}/swin.pth (Swin): 169 of 497 tensors of matteformer",
         "  loaded: encoder.patch_embed 4, encoder.layers 165; of these 1 RGB kept, new channels for the guidance, "
         "12 new rows for prior tokens",
@@ -117,7 +124,7 @@ def test_swin_fills_the_swin_of_timm(swin, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["SimMIM", "MoBY"])
-def test_tables_of_other_windows_are_resampled(swin, tmp_path, monkeypatch, kind):
+def test_tables_of_other_windows_are_resampled(swin, tmp_path, monkeypatch, logged, kind):
     module = types.ModuleType("yacs.config")  # its settings lie in the published files
     module.CfgNode = type("CfgNode", (dict,), {"__module__": "yacs.config"})
     monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
@@ -135,7 +142,7 @@ def test_tables_of_other_windows_are_resampled(swin, tmp_path, monkeypatch, kind
     torch.save(content, tmp_path / "file.pth")
     monkeypatch.undo()
     network = create_model("matteformer")
-    report = initialize(network, "matteformer", str(tmp_path / "file.pth"), "encoder")
+    initialize(network, "matteformer", str(tmp_path / "file.pth"), "encoder")
     expected = {}
     for key, value in small.items():
         if key.endswith("table"):
@@ -144,26 +151,26 @@ def test_tables_of_other_windows_are_resampled(swin, tmp_path, monkeypatch, kind
             value = torch.stack([value[0, :, i, j] for i in range(13) for j in range(13)])
         expected[key] = value
     assert_matteformer_holds(network, expected)
-    assert f"({kind}): 169 of 497" in report
-    assert "12 resampled from 11 x 11 to 13 x 13 positions, new rows for prior tokens" in report
-    assert ("mask_token 1" if kind == "SimMIM" else "encoder_k 190, projector 1, queue1 1: not of") in report
+    assert f"({kind}): 169 of 497" in logged()
+    assert "12 resampled from 11 x 11 to 13 x 13 positions, new rows for prior tokens" in logged()
+    assert ("mask_token 1" if kind == "SimMIM" else "encoder_k 190, projector 1, queue1 1: not of") in logged()
 
 
-def test_resnet_of_torchvision_fills_a_unet_but_for_the_trimap(tmp_path):
+def test_resnet_of_torchvision_fills_a_unet_but_for_the_trimap(tmp_path, logged):
     from torchvision.models import resnet18
 
     file = noise(resnet18().state_dict())
     torch.save(file, tmp_path / "resnet18.pth")
     network = create_model("unet_resnet18")
-    report = initialize(network, "unet_resnet18", str(tmp_path / "resnet18.pth"))
+    initialize(network, "unet_resnet18", str(tmp_path / "resnet18.pth"))
     state = network.encoder.backbone.state_dict()
     assert state.keys() == file.keys() - {"fc.weight", "fc.bias"}
     assert torch.equal(state.pop("conv1.weight")[:, :3], file["conv1.weight"])
     assert all(torch.equal(value, file[key]) for key, value in state.items())
-    assert "left:   fc 2: not in unet_resnet18" in report
+    assert "left:   fc 2: not in unet_resnet18" in logged()
 
 
-def test_an_official_checkpoint_loads_in_part_or_whole(tmp_path):
+def test_an_official_checkpoint_loads_in_part_or_whole(tmp_path, logged, caplog):
     torch.manual_seed(1)
     source = create_model("gca")
     file = {f"module.{key}": value for key, value in published(source).items()}
@@ -171,14 +178,15 @@ def test_an_official_checkpoint_loads_in_part_or_whole(tmp_path):
     for load in ("encoder", "all"):
         network = create_model("gca")
         decoder = {key: value.clone() for key, value in network.decoder.state_dict().items()}
-        report = initialize(network, "gca", str(tmp_path / "gca.pth"), load)
+        caplog.clear()
+        initialize(network, "gca", str(tmp_path / "gca.pth"), load)
         expected = source.state_dict()
         if load == "encoder":
             expected.update({f"decoder.{key}": value for key, value in decoder.items()})
-            assert "left:   decoder 210: only the encoder is asked for" in report
+            assert "left:   decoder 210: only the encoder is asked for" in logged()
         else:
-            assert "578 of 578" in report
-            assert "new:" not in report
+            assert "578 of 578" in logged()
+            assert "new:" not in logged()
         assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
 
 
@@ -222,42 +230,43 @@ def test_timm_names_what_it_cannot_give(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["matteformer", "unet_resnet18"])
-def test_weights_of_timm(monkeypatch, name):
+def test_weights_of_timm(monkeypatch, logged, name):
     original = timm.create_model("swin_tiny_patch4_window7_224" if name == "matteformer" else "resnet18")
     asked = []
     network = create_model(name)
     monkeypatch.setattr(timm, "create_model", lambda source, pretrained: asked.append((source, pretrained)) or original)
-    report = initialize(network, name, "timm")
+    initialize(network, name, "timm")
     assert asked == [(f"{SWIN_T}.ms_in1k" if name == "matteformer" else "resnet18", True)]
     state, file = network.state_dict(), original.state_dict()
     if name == "matteformer":
         key = "downsample.reduction.weight"
         assert all(torch.equal(state[f"encoder.layers.{s}.{key}"], file[f"layers.{s + 1}.{key}"]) for s in range(3))
-        assert "169 of 497" in report
+        assert "169 of 497" in logged()
     else:
         assert torch.equal(state["encoder.backbone.layer4.1.conv2.weight"], file["layer4.1.conv2.weight"])
 
 
-def test_random_is_told():
-    network = create_model("unet_resnet18")
-    assert initialize(network, "unet_resnet18", "random") == "init random: all weights of unet_resnet18 are new"
+def test_random_is_told(logged):
+    initialize(create_model("unet_resnet18"), "unet_resnet18", "random")
+    assert logged() == "init random: all weights of unet_resnet18 are new"
 
 
-def test_a_run_starts_from_the_file_and_goes_on_without_it(photographs, tmp_path, capsys):
+def test_a_run_starts_from_the_file_and_goes_on_without_it(photographs, tmp_path, logged, caplog):
     torch.manual_seed(5)
     begun, file = create_model("unet_resnet18").state_dict(), tmp_path / "first.pt"
     torch.save({"model": begun, "config": {"model": "unet_resnet18"}}, file)
     small = {"data": str(photographs), "size": 64, "batch_size": 4, "model": "unet_resnet18"}
     options = {"out": str(tmp_path / "run"), "init": str(file), "load": "encoder", "steps": 1, "lr": 0.0, **small}
     then = checkpoint.load(pretrain(PretrainConfig(**options)))["model"]
-    assert f"init {file} (dptmat's unet_resnet18)" in capsys.readouterr().out
+    assert f"init {file} (dptmat's unet_resnet18)" in logged()
     weights = [key for key in begun if key.endswith(("weight", "bias", "original"))]
     same = {key for key in weights if torch.equal(begun[key], then[key])}  # a learning rate of 0 changes nothing
     assert {key for key in weights if key.startswith("encoder.")} <= same
     assert "decoder.layer1.0.conv2.parametrizations.weight.original" not in same
     file.unlink()
+    caplog.clear()
     pretrain(PretrainConfig(**options, resume="auto"))
-    assert "init" not in capsys.readouterr().out
+    assert "init " not in logged()
     with pytest.raises(UserError, match="--load is all, but the run of .* was begun with encoder"):
         pretrain(PretrainConfig(**{**options, "load": "all"}, resume="auto"))
 

@@ -1,5 +1,6 @@
 """The network of any file as a file of this library, without an optimizer's state."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -7,21 +8,23 @@ import torch
 from dptmat.files import write_whole
 from dptmat.weights.load import load_network
 
+_logger = logging.getLogger(__name__)
 
-def convert(path: str | Path, out: str | Path, official: str | None = None) -> str:
-    """Write the network of a file alone, without an optimiser's state, as a file of this library.
+
+def convert(path: str | Path, out: str | Path, official: str | None = None) -> None:
+    """Write the network of a file alone, without an optimizer's state, as a file of this library.
+
+    Logs what was written.
 
     Args:
-        path, official: As for `load_network`.
-        out: The file to write, as of ``torch.save``: ``model``, the weights, and ``config`` with ``model``, its name,
-            and ``trimap``.
-
-    Returns:
-        One line on what was written.
+        path, official: As for `dptmat.weights.load.load_network`, at whose head the file's content is described.
+        out: The file to write.
 
     Raises:
         UserError: As for `load_network`.
+        OSError: The file cannot be written.
     """
     network, config = load_network(path, official=official)
     write_whole(out, lambda file: torch.save({"model": network.state_dict(), "config": config}, file))
-    return f"{out}: {config['model']}, {sum(p.numel() for p in network.parameters()):,} parameters"
+    parameters = sum(p.numel() for p in network.parameters())
+    _logger.info("%s: %s, %s parameters", out, config["model"], f"{parameters:,}")

@@ -4,14 +4,16 @@ The names in the files are in `dptmat.weights.names`. Swin's tables of relative 
 windows of side w.
 """
 
+import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from dptmat.errors import UserError
+from dptmat.errors import UserError, first_line
 from dptmat.models.matteformer import WINDOW
 from dptmat.weights.load import is_ours, read
 from dptmat.weights.names import (
@@ -25,13 +27,17 @@ from dptmat.weights.names import (
     without_index,
 )
 
+_logger = logging.getLogger(__name__)
 
-def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> str:
+
+def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> None:
     """Fill a network, in place, with the weights that its training starts from.
 
     What a file does not hold stays as `create_model` made it. A first convolution with other guidance keeps the
     weights of RGB; its other channels, and the rows of MatteFormer's tables for prior tokens, are drawn anew
     (Xavier-normal for the whole tensor) from PyTorch's generator of the CPU. Tables of other windows are resampled.
+
+    Logs a few lines: what was loaded, what is new, and what of the file was left and why.
 
     Args:
         network: Made by `create_model`, on any device.
@@ -40,17 +46,16 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> s
             of an original matting project, or of an encoder as Swin, SimMIM, MoBY, timm or torchvision save it.
         load: "encoder", or "all" for whatever the file holds.
 
-    Returns:
-        A few lines: what was loaded, what is new, and what of the file was left and why.
-
     Raises:
         UserError: There are no such weights, or nothing of them fits the network's encoder.
     """
     if init == "random":
-        return f"init random: all weights of {name} are new"
-    weights, left, kind = _timm_weights(network, name) if init == "timm" else _file_weights(network, name, init)
+        _logger.info("init random: all weights of %s are new", name)
+        return
+    weights, left, kind = _timm_weights(network, name) if init == "timm" else _file_weights(network, init)
     own = without_index(network.state_dict())
-    loaded, notes = {}, {}
+    loaded: dict[str, Tensor] = {}
+    notes: dict[str, list[str]] = {}
     for key, value in weights.items():
         if key not in own or (load == "encoder" and not key.startswith("encoder.")):
             left[key] = f"not in {name}" if key not in own else "only the encoder is asked for"
@@ -62,30 +67,31 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> s
             loaded[key] = fitted
             notes.setdefault(note, []).append(key)
     if not any(key.startswith("encoder.") and not key.startswith("encoder.shortcut.") for key in loaded):
-        raise UserError(f"--init {init} ({kind}) holds nothing that fits the encoder of {name}; {_possible(name)}")
+        raise UserError(f"`init` {init} ({kind}) holds nothing that fits the encoder of {name}; {_possible(name)}")
     with torch.no_grad():
         for key, value in loaded.items():
             own[key].copy_(value)
         _settle_spectral_norms(network, loaded, left)
     new = [key for key in own if key not in loaded]
-    return _report(f"init {init} ({kind}): {len(loaded)} of {len(own)} tensors of {name}", loaded, notes, new, left)
+    _logger.info("init %s (%s): %d of %d tensors of %s", init, kind, len(loaded), len(own), name)
+    _log_details(loaded, notes, new, left)
 
 
 def _possible(name: str) -> str:
     files = "a checkpoint of dptmat or of its original project"
     if name in SWIN:
-        return f"use --init timm, {files}, or of a Swin of the same size"
+        return f"use `init` timm, {files}, or of a Swin of the same size"
     if name.startswith("unet_"):
-        return f"use --init timm, a checkpoint of dptmat, or one of {name.removeprefix('unet_')}"
-    return f"its encoder is a ResNet of its own: use --init random or {files}"
+        return f"use `init` timm, a checkpoint of dptmat, or one of {name.removeprefix('unet_')}"
+    return f"its encoder is a ResNet of its own: use `init` random or {files}"
 
 
 # --- where weights come from: each gives {our name: tensor}, {name in the file: why it is left}, kind of file ---
 
 
-def _file_weights(network: nn.Module, name: str, path: str) -> tuple[dict, dict, str]:
+def _file_weights(network: nn.Module, path: str) -> tuple[dict[str, Tensor], dict[str, str], str]:
     if not Path(path).exists():
-        raise UserError(f"--init {path} does not exist; give random, timm, or the path of a checkpoint")
+        raise UserError(f"`init` {path} does not exist; give random, timm, or the path of a checkpoint")
     content = read(path)
     if is_ours(content):
         return without_index(tensors_of(content)), {}, f"dptmat's {content['config']['model']}"
@@ -98,22 +104,24 @@ def _file_weights(network: nn.Module, name: str, path: str) -> tuple[dict, dict,
     return _to_ours(network, state), left, kind
 
 
-def _timm_weights(network: nn.Module, name: str) -> tuple[dict, dict, str]:
+def _timm_weights(network: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, str], str]:
     import timm
 
     if name not in SWIN and not name.startswith("unet_"):
-        raise UserError(f"--init timm: timm has no weights for {name}; {_possible(name)}")
+        raise UserError(f"`init` timm: timm has no weights for {name}; {_possible(name)}")
     source = SWIN.get(name, name.removeprefix("unet_"))
     if not timm.is_model_pretrained(source):
-        raise UserError(f"--init timm: timm has no pre-trained weights for {source!r}; use --init random or a file")
+        raise UserError(f"`init` timm: timm has no pre-trained weights for {source!r}; use `init` random or a file")
     try:
         state = timm.create_model(source, pretrained=True).state_dict()
     except Exception as error:  # the hub raises many types
-        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise UserError(
-            f"--init timm: the weights of {source} cannot be downloaded ({reason}); connect, or give a file"
+            f"`init` timm: the weights of {source} cannot be downloaded ({reason}); connect, or give a file"
         ) from error
-    return _to_ours(network, state), {}, f"timm's {timm.get_pretrained_cfg(source).tag or 'weights'} of {source}"
+    settings = timm.get_pretrained_cfg(source)
+    tag = settings.tag if settings else ""
+    return _to_ours(network, state), {}, f"timm's {tag or 'weights'} of {source}"
 
 
 def _to_ours(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -156,14 +164,14 @@ def _fit(key: str, target: Tensor, value: Tensor, spatial: int | None) -> tuple[
 
 
 def resample_table(table: Tensor, rows: int) -> Tensor:
-    """Resample a table of relative positions, float [(2w-1)**2, heads], to another window: [rows, heads]."""
+    """Resample a table of relative positions, float [(2w-1)**2, heads], to another window: float32 [rows, heads]."""
     side, wanted = math.isqrt(len(table)), math.isqrt(rows)
     grid = table.float().T.reshape(1, -1, side, side)
     return interpolate(grid, (wanted, wanted), mode="bicubic", align_corners=False).flatten(2)[0].T
 
 
-def _settle_spectral_norms(network: nn.Module, loaded: dict, left: dict) -> None:
-    """Where a normalised convolution was widened, find the vectors of the new weight, since the file's do not fit."""
+def _settle_spectral_norms(network: nn.Module, loaded: dict[str, Tensor], left: dict[str, str]) -> None:
+    """Where a normalized convolution was widened, find the vectors of the new weight, since the file's do not fit."""
     end = ".parametrizations.weight.0._v"
     own = network.state_dict()
     for key in [key for key in left if key.endswith(end)]:
@@ -179,26 +187,30 @@ def _settle_spectral_norms(network: nn.Module, loaded: dict, left: dict) -> None
             del left[key]
 
 
-# --- the report ---
+# --- what is logged ---
 
 
-def _report(head: str, loaded: dict, notes: dict, new: list[str], left: dict) -> str:
+def _log_details(
+    loaded: dict[str, Tensor],
+    notes: dict[str, list[str]],  # names of those that were changed, by what was changed
+    new: list[str],
+    left: dict[str, str],  # why a name of the file was left; the details of one name are in brackets
+) -> None:
     changed = [f"{len(keys)} {note}" for note, keys in notes.items() if note]
-    lines = [head, f"  loaded: {_grouped(loaded)}" + (f"; of these {', '.join(changed)}" if changed else "")]
+    _logger.info("  loaded: %s%s", _grouped(loaded), f"; of these {', '.join(changed)}" if changed else "")
     if new:
-        lines.append(f"  new:    {_grouped(new)}")
-    reasons = {}
+        _logger.info("  new:    %s", _grouped(new))
+    reasons: dict[str, list[str]] = {}
     for key, reason in left.items():
-        reasons.setdefault(reason.split(" (")[0], []).append((key, reason))
-    for reason, items in reasons.items():
-        example = f", such as {items[0][0]} {items[0][1].partition(' (')[2].rstrip(')')}" if "(" in items[0][1] else ""
-        lines.append(f"  left:   {_grouped(key for key, _ in items)}: {reason}{example}")
-    return "\n".join(lines)
+        reasons.setdefault(reason.partition(" (")[0], []).append(key)
+    for reason, keys in reasons.items():
+        details = left[keys[0]].partition(" (")[2].rstrip(")")
+        _logger.info("  left:   %s: %s%s", _grouped(keys), reason, f", such as {keys[0]} {details}" if details else "")
 
 
-def _grouped(keys) -> str:
+def _grouped(keys: Iterable[str]) -> str:
     """Count names by what they begin with: "encoder.layers 165, decoder 12"."""
-    groups = {}
+    groups: dict[str, int] = {}
     for key in keys:
         parts = key.split(".")
         group = ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]

@@ -1,22 +1,34 @@
 """Files of weights, ours and those of the original projects, become a network.
 
-Their names of the tensors are in `dptmat.weights.names`.
+Those of this library are dictionaries that ``torch.save`` wrote, of tensors and plain values alone. Each has ``model``,
+the network's state dict, and ``config``, of which two keys count here: ``model``, its name for `create_model`, and
+``trimap``, False if it takes the image alone. What else is in them depends on what wrote them:
+
+    a run's checkpoint, ``checkpoints/step-*.pt``: what the run goes on from (``optimizer``, ``scaler``,
+        ``running_norm``, ``step``, ``micro_batch``, ``data_fingerprint`` ...); ``config`` holds all its settings
+    a fine-tuning's best network, ``checkpoints/best.pt``: ``step`` and ``scores``; ``config`` likewise
+    `dptmat.weights.convert.convert`: nothing else
+
+The names of the tensors in files of other projects are in `dptmat.weights.names`.
 """
 
 import argparse
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dptmat.errors import UserError
+from dptmat.errors import UserError, few, first_line
 from dptmat.models import create_model
+from dptmat.models.layers import MattingNetwork
 from dptmat.weights.names import OFFICIAL, official_model, official_name, tensors_of
 
 
-def read(path: str | Path) -> dict:
+def read(path: str | Path) -> dict[str, Any]:
     """Read a file of weights to the CPU without running any code from it.
 
     Args:
@@ -37,7 +49,7 @@ def read(path: str | Path) -> dict:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read as safetensors: {error}") from error
     # Settings that Swin's, SimMIM's and other training scripts save beside the weights; nothing of them is used.
-    harmless = [(OrderedDict, "yacs.config.CfgNode"), argparse.Namespace]
+    harmless: list[Any] = [(OrderedDict, "yacs.config.CfgNode"), argparse.Namespace]
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -54,10 +66,10 @@ def _reason(error: Exception) -> str:
         return f"it holds an object of {foreign[1]}, not only tensors and plain values; save its state dict alone"
     if "weights_only" in str(error):
         return "it holds more than tensors and plain values; save its state dict alone"
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)
 
 
-def is_ours(content: dict) -> bool:
+def is_ours(content: dict[str, Any]) -> bool:
     """Tell whether this library wrote the file: a run's checkpoint, or what `convert` wrote."""
     config = content.get("config")
     return isinstance(content.get("model"), dict) and isinstance(config, dict) and isinstance(config.get("model"), str)
@@ -65,7 +77,7 @@ def is_ours(content: dict) -> bool:
 
 def load_network(
     path: str | Path, device: str | torch.device = "cpu", *, official: str | None = None
-) -> tuple[nn.Module, dict]:
+) -> tuple[MattingNetwork, dict[str, Any]]:
     """Load a matting network with the weights of a file, in evaluation mode.
 
     Args:
@@ -82,6 +94,7 @@ def load_network(
             message then has a few lines on what is missing, has another shape, or is unknown.
     """
     content = read(path)
+    spell: Callable[[str], str]
     if official is None and is_ours(content):
         name, trimap = content["config"]["model"], bool(content["config"].get("trimap", True))
         state, spell = tensors_of(content), str
@@ -104,7 +117,7 @@ def load_network(
     return network.eval().to(device), {"model": name, "trimap": trimap}
 
 
-def _fill(network: nn.Module, state: dict[str, Tensor], spell, complaint: str) -> None:
+def _fill(network: nn.Module, state: dict[str, Tensor], spell: Callable[[str], str], complaint: str) -> None:
     """Copy weights into a network, all of them or none; ``spell`` turns our names into the file's."""
     expected = {spell(name): value for name, value in network.state_dict().items()}
     shapes = {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
@@ -114,19 +127,13 @@ def _fill(network: nn.Module, state: dict[str, Tensor], spell, complaint: str) -
         if name in shapes and shapes[name] != list(value.shape)
     ]
     problems = [
-        _few("missing", [name for name in expected if name not in shapes]),
-        _few("of another shape", other),
-        _few("unknown", [name for name in state if name not in expected]),
+        ("missing", [name for name in expected if name not in shapes]),
+        ("of another shape", other),
+        ("unknown", [name for name in state if name not in expected]),
     ]
-    if any(problems):
-        raise UserError("\n".join([f"{complaint}:", *filter(None, problems)]))
+    lines = [f"  {len(names)} {what}: {few(names)}" for what, names in problems if names]
+    if lines:
+        raise UserError("\n".join([f"{complaint}:", *lines]))
     with torch.no_grad():
         for name, value in expected.items():
             value.copy_(state[name])  # also casts back integers that were saved as floats
-
-
-def _few(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"  {len(names)} {what}: {', '.join(names[:3])}{more}"

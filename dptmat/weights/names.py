@@ -5,6 +5,9 @@ MG-Matting (Yu et al., CVPR 2021), whose modules' names are ours but for the spe
 ICCV 2021), SimMIM (Xie et al., CVPR 2022) and MoBY (Xie et al., 2021); timm and torchvision, whose ResNets agree.
 """
 
+from collections.abc import Container
+from typing import Any
+
 from torch import Tensor, nn
 
 OFFICIAL = ("matteformer", "gca", "mgmatting")
@@ -20,7 +23,7 @@ SWIN = {
 BIAS_TABLE = "relative_position_bias_table"
 BIAS_INDEX = "relative_position_index"
 
-# How a spectrally normalised convolution is stored: by us and by the original projects, which wrap the convolution.
+# How a spectrally normalized convolution is stored: by us and by the original projects, which wrap the convolution.
 _SPECTRAL = {
     ".parametrizations.weight.original": ".module.weight_bar",
     ".parametrizations.weight.0._u": ".module.weight_u",
@@ -28,7 +31,7 @@ _SPECTRAL = {
 }
 
 
-def tensors_of(content: dict) -> dict[str, Tensor]:
+def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:
     """Find the state dict in what `read` returned, and strip the one ``module.`` that parallel training puts first."""
     for part in ("state_dict", "model"):
         if isinstance(content.get(part), dict):
@@ -61,7 +64,7 @@ def official_model(state: dict[str, Tensor]) -> str | None:
     return None
 
 
-def encoder_layout(state: dict[str, Tensor]) -> tuple[dict, dict, str]:
+def encoder_layout(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], str]:
     """Give an encoder's checkpoint timm's names.
 
     Returns:
@@ -82,12 +85,12 @@ def encoder_layout(state: dict[str, Tensor]) -> tuple[dict, dict, str]:
     return state, left, kind
 
 
-def timm_names(network: nn.Module, names) -> dict[str, str]:
+def timm_names(network: nn.Module, names: Container[str]) -> dict[str, str]:
     """Map the names of a network's encoder to timm's names of the same tensors.
 
     Args:
         network: MatteFormer or a UNet; other networks have no encoder of timm.
-        names: Collection of timm's names; a name of ours may also map to one that is not among them.
+        names: timm's names; a name of ours may also map to one that is not among them.
 
     Returns:
         Dictionary from ours (``encoder. ...``) to timm's.
