@@ -7,9 +7,8 @@ Differs: everything runs on the network's device, and the tiles are ours.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby, product
 from math import ceil, inf, prod, sqrt
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,19 +21,14 @@ from dptmat.models.gca import GCAMatting
 from dptmat.models.layers import MattingNetwork
 from dptmat.models.matteformer import MatteFormer
 from dptmat.models.mgmatting import MGMatting
+from dptmat.tiles import GRID, predict_tiles, require_tile
 
 _logger = logging.getLogger(__name__)
 
-# Tiles start at multiples of 7 * 32 pixels: there the strides of convolutions line up with those in the whole image,
-# and so do the 7x7 windows of a Swin at each of its stages. It is also the least by which neighbours overlap.
-GRID = 224
-EDGE = 64  # pixels along a cut that a tile leaves to its neighbour: there the network saw padding in place of the image
-TILE = 2016
+TILE = 2016  # pixels
 # The scores of GCA's attention take 0.4 GB for 1568 x 1568 pixels, which are more than 1920 x 1080, and 1 GB for TILE.
 GCA_TILE = 1568
 MATTEFORMER_SIDE = 640  # MatteFormer looks for uncertain pixels at 640 x 640, whatever the size of the image
-
-_Side: TypeAlias = list[tuple[slice, Tensor]]  # the tiles of a side, and the weight of each of their pixels
 
 
 def predict_alpha(
@@ -98,7 +92,7 @@ def predict_alpha(
         if not tile or guided[..., 0].numel() <= tile**2:
             alphas = network(_normalize(guided))
         else:
-            alphas = _predict_tiles(network, guided, tile, tiles_at_once)
+            alphas = predict_tiles(network, guided, tile, tiles_at_once, _normalize)
         alpha = fuse_alphas(alphas, MATTEFORMER_SIDE if isinstance(original, MatteFormer) else None)
         alpha = alpha[0, 0].narrow(0, margin, len(states)).narrow(1, margin, states.shape[1]).clone()
         return alpha.masked_fill_(states == 0, 0).masked_fill_(states == 2, 1) if override else alpha
@@ -205,58 +199,6 @@ def _normalize(
     return x
 
 
-def _cut(length: int, tile: int) -> _Side:
-    """Cut a side into tiles and weigh the pixels of each, float32; the weights of all tiles at a pixel add up to 1."""
-    shift = -(-max(0, length - tile) // GRID)  # of the last tile, in steps of the grid
-    cuts = -(-shift // (tile // GRID - 1))
-    starts = [GRID * (i * shift // max(1, cuts)) for i in range(cuts + 1)]
-    tiles = [slice(start, min(start + tile, length)) for start in starts]
-    pixels = torch.arange(length)
-    weights = torch.ones(len(tiles), length)
-    for weight, part in zip(weights, tiles, strict=True):
-        if part.start > 0:
-            weight *= _ramp(pixels - part.start)
-        if part.stop < length:
-            weight *= _ramp(part.stop - 1 - pixels)
-    weights /= weights.sum(0)
-    return [(part, weight[part]) for part, weight in zip(tiles, weights, strict=True)]
-
-
-def _ramp(distance: Tensor) -> Tensor:
-    """Rise from 0 to 1 over the middle of an overlap, by the distance from a cut in pixels."""
-    return ((distance - EDGE + 0.5) / (GRID - 2 * EDGE)).clamp(0, 1)
-
-
-def _predict_tiles(
-    network: nn.Module,
-    image: Tensor,  # uint8 [H, W, C]
-    tile: int,
-    tiles_at_once: int,
-) -> dict[str, Tensor]:  # float32 [1, 1, H, W]
-    height, width = image.shape[:2]
-    alphas: dict[str, Tensor] = {}
-    for batch in _batches(_cut(height, tile), _cut(width, tile), tiles_at_once):
-        x = torch.cat([_normalize(image[rows, columns]) for (rows, _), (columns, _) in batch])
-        for name, parts in network(x).items():
-            if name not in alphas:
-                alphas[name] = parts.new_zeros(1, 1, height, width)
-            for ((rows, down), (columns, across)), part in zip(batch, parts, strict=True):
-                weight = down.to(part.device)[:, None] * across.to(part.device)
-                alphas[name][0, :, rows, columns].add_(part * weight)
-    return {name: alpha.clamp_(0, 1) for name, alpha in alphas.items()}  # weights add up to 1 but for rounding
-
-
-def _batches(down: _Side, across: _Side, tiles_at_once: int) -> Iterator[list[tuple]]:  # of (down, across)
-    """Pair the tiles of both sides, and batch those of one size; the last of a side may be smaller."""
-
-    def size(pair: tuple[tuple[slice, Tensor], tuple[slice, Tensor]]) -> list[int]:
-        return [len(weight) for _, weight in pair]
-
-    for _, group in groupby(sorted(product(down, across), key=size), key=size):
-        tiles = list(group)
-        yield from (tiles[i : i + tiles_at_once] for i in range(0, len(tiles), tiles_at_once))
-
-
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
     training = [module for module in network.modules() if module.training]
@@ -295,17 +237,6 @@ def _require_trimap(trimap: object, image: Tensor) -> Tensor:
         values = f"0 background, 1 unknown and 2 foreground, got {int(states.max())}"
         raise ValueError(f"trimap must hold {values}; map 0, 128 and 255 of a file to 0, 1 and 2 first")
     return states
-
-
-def require_tile(tile: int | None) -> None:
-    """Refuse a side of tiles, in pixels, that is not on the grid; None, for the default, and 0, for none, are.
-
-    Raises:
-        UserError: It is not.
-    """
-    if tile and (tile < 2 * GRID or tile % GRID):
-        sizes = f"0 or a multiple of {GRID} from {2 * GRID} pixels"
-        raise UserError(f"`tile` must be {sizes}, got {tile}; use {max(2, tile // GRID) * GRID}")
 
 
 def _require_options(margin: int, tile: int, tiles_at_once: int, autocast: torch.dtype | None) -> None:

@@ -54,6 +54,10 @@ def philox4x32(c0: Word, c1: Word, c2: Word, c3: Word, k0: Word, k1: Word) -> tu
 
     Equal to Random123's ``philox4x32(10, counter, key)``.
 
+    Args:
+        c0, c1, c2, c3: The counter, its lowest word first.
+        k0, k1: The key, likewise.
+
     Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011.
     """
     for _ in range(_ROUNDS):

@@ -22,6 +22,7 @@ from dptmat.models import create_model
 from dptmat.models.gca import GCAMatting
 from dptmat.models.matteformer import MatteFormer
 from dptmat.models.mgmatting import MGMatting
+from dptmat.tiles import cut
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
@@ -211,35 +212,12 @@ def test_autocast(unet, dtype):
     assert (alpha - expected).abs().mean() < 0.02
 
 
-@pytest.mark.parametrize("tile", [448, 672, 2016])
-def test_tiles_cover_a_side(tile):
-    for length in (*range(32, 3000, 32), 8192):
-        parts = inference._cut(length, tile)
-        total, covered = torch.zeros(length), torch.zeros(length, dtype=torch.int64)
-        for part, weight in parts:
-            assert part.start % 224 == 0
-            assert 32 <= part.stop - part.start <= tile
-            assert part.stop - part.start == len(weight)
-            total[part] += weight
-            covered[part] += 1
-            if part.start:
-                assert not weight[:64].any()
-            if part.stop < length:
-                assert not weight[-64:].any()
-        torch.testing.assert_close(total, torch.ones(length), atol=1e-6, rtol=0)
-        assert (total[covered == 1] == 1).all()
-        for (before, _), (after, _) in zip(parts, parts[1:], strict=False):
-            assert before.stop - after.start >= 224
-        assert len(parts) == 1 or length > tile
-        assert parts[-1][0].stop == length
-
-
 def in_one_tile(height, width, tile):
     """Where no two tiles overlap, bool [H, W]."""
     counts = []
     for side in (height, width):
         count = np.zeros(side, int)
-        for part, _ in inference._cut(side, tile):
+        for part, _ in cut(side, tile):
             count[part] += 1
         counts.append(count == 1)
     return counts[0][:, None] & counts[1]

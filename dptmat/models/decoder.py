@@ -45,7 +45,13 @@ class _Block(nn.Module):
 
 
 def decoder_stage(n_in: int, n_out: int, blocks: int) -> nn.Sequential:
-    """Make a stage that doubles a map: [N, n_in, h, w] -> [N, n_out, 2h, 2w]."""
+    """Make a stage that doubles a map: [N, n_in, h, w] -> [N, n_out, 2h, 2w].
+
+    Args:
+        n_in: Channels of the input.
+        n_out: Channels of the output.
+        blocks: Number of residual blocks, from 1; the first one doubles.
+    """
     return nn.Sequential(_Block(n_in, n_out, True), *(_Block(n_out, n_out, False) for _ in range(blocks - 1)))
 
 

@@ -98,7 +98,13 @@ kept_shift_mask = lru_cache(maxsize=8)(make_shift_mask)  # those of the last two
 
 
 def stochastic_depth(residual: Tensor, rate: float, drawn: int) -> Tensor:
-    """Zero residuals with probability ``rate``, one draw for each index of the first ``drawn`` dimensions."""
+    """Zero residuals at random, and scale the others so that the mean stays.
+
+    Args:
+        residual: [N, ...].
+        rate: Probability of a zero, 0..1.
+        drawn: Number of leading dimensions of which every index has a draw of its own.
+    """
     shape = residual.shape[:drawn] + (1,) * (residual.ndim - drawn)
     return residual * residual.new_empty(shape).bernoulli_(1 - rate) / (1 - rate)
 

@@ -24,7 +24,8 @@ from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.device import choose_dtype, count_cores
 from dptmat.errors import UserError
 from dptmat.files import write_whole
-from dptmat.inference import original_of, predict_within_memory, require_tile
+from dptmat.inference import original_of, predict_within_memory
+from dptmat.tiles import require_tile
 
 METRICS = ("sad", "mse", "grad", "conn")
 READERS = {"image": read_image, "trimap": read_trimap, "alpha": read_alpha, "prediction": read_alpha}

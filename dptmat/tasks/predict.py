@@ -19,7 +19,8 @@ from dptmat.data.image_io import (
 from dptmat.data.trimaps import from_mask
 from dptmat.device import choose_dtype
 from dptmat.errors import UserError
-from dptmat.inference import predict_within_memory, require_tile
+from dptmat.inference import predict_within_memory
+from dptmat.tiles import require_tile
 
 CUTOUT = "cutout"  # folder of the cutouts, below that of the alphas
 
