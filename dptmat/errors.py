@@ -1,7 +1,5 @@
 """The one error that the command turns into a line instead of a traceback, and what others have to say in a line."""
 
-from collections.abc import Sequence
-
 
 class UserError(ValueError):
     """Something that the user can mend; the message says what was given, what was expected and what to do.
@@ -16,6 +14,6 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: list[str]) -> str:
     """Join the first three of some names, and count the others: "a, b, c and 4 more"."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

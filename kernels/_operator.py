@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 
 _LIBRARY = torch.library.Library("dptmat", "FRAGMENT")  # the operators live as long as it does
 
@@ -19,7 +18,7 @@ def register(
     cuda: Callable[..., Any],
     fake: Callable[..., Any],
     mutates: Sequence[str] = (),
-) -> OpOverload:
+) -> Any:  # torch's OpOverload, of which it makes no public type
     """Register ``dptmat::name`` and return it.
 
     Args:

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
 from . import _checks
 from ._launch import count_tiles, launch
@@ -131,7 +130,7 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError("composite() has no second derivative; write alpha * fg + (1 - alpha) * bg where one is needed")
 
 
-def _vmap(operator: OpOverload) -> Callable[..., Any]:
+def _vmap(operator: Callable[..., Any]) -> Callable[..., Any]:
     """Make the rule of ``torch.func.vmap``: the mapped dimension becomes part of the batch."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ LAYERS = (
     {"tasks", "report"},
     {"training", "contact_sheets"},
     {"weights", "losses", "inference"},
-    {"data", "config", "models", "pipelines", "fusion", "metrics", "morphology", "demo"},
+    {"data", "config", "models", "pipelines", "tiles", "fusion", "metrics", "morphology", "demo"},
     {"kernels"},
     {"errors", "defaults", "files", "device"},
 )
