@@ -1,6 +1,8 @@
 """The README and the pages beside it: the example runs, and what they name exists."""
 
 import ast
+import dataclasses
+import importlib
 import re
 import subprocess
 import sys
@@ -9,23 +11,26 @@ from pathlib import Path
 import click
 import pytest
 
-from dptmat.cli import dptmat
+import dptmat
+from dptmat.cli import dptmat as command
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 TORCHRUN = {"--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-endpoint"}
-FORMER = {"--recompute"}  # accepted, and named in the changelog
+SETTINGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 
 
-def options_of(command):
+def options_of(any_command):
     """All spellings of a command's options."""
-    context = click.Context(command, help_option_names=["-h", "--help"])
+    context = click.Context(any_command, help_option_names=["-h", "--help"])
     return {
         option
-        for parameter in command.get_params(context)
+        for parameter in any_command.get_params(context)
         for option in (*parameter.opts, *parameter.secondary_opts)
         if option.startswith("--")
     }
@@ -47,9 +52,17 @@ def test_the_python_example_of_the_readme_runs(tmp_path):
 
 
 @each_document
-def test_python_examples_can_be_parsed(path):
+def test_python_examples_name_what_there_is(path):
     for example in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
-        ast.parse(example)
+        for node in ast.walk(ast.parse(example)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("dptmat"):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names)
+            elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "dptmat":
+                assert hasattr(dptmat, node.attr)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SETTINGS:
+                fields = {field.name for field in dataclasses.fields(SETTINGS[node.func.attr])}
+                assert {keyword.arg for keyword in node.keywords} <= fields
 
 
 @each_document
@@ -57,13 +70,13 @@ def test_each_command_has_the_options_it_is_shown_with(path):
     shown = re.findall(r"^ {4}(?:torchrun .*-m )?dptmat (\w+) +(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     assert shown or path.name not in ("README.md", "training.md", "evaluation.md")
     for name, rest in shown:
-        assert named_options(rest) <= options_of(dptmat.commands[name]), name
+        assert named_options(rest) <= options_of(command.commands[name]), name
 
 
 @each_document
 def test_each_option_that_is_named_is_one(path):
     text = path.read_text(encoding="utf-8")
-    known = TORCHRUN | FORMER | options_of(dptmat).union(*map(options_of, dptmat.commands.values()))
+    known = TORCHRUN | options_of(command).union(*map(options_of, command.commands.values()))
     for script, rest in re.findall(r"python (benchmarks/\w+\.py)(.*)$", text, re.MULTILINE):
         source = (ROOT / script).read_text(encoding="utf-8")
         assert all(f'"{option}"' in source for option in named_options(rest)), script
