@@ -36,6 +36,11 @@ def options_of(any_command):
     }
 
 
+def read(path):
+    """Text of a page, with the lines of a command that goes on joined."""
+    return re.sub(r"\\\n +", "", path.read_text(encoding="utf-8"))
+
+
 def named_options(text):
     """The options that a text names; an arrow and the end of a comment are none."""
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
@@ -53,7 +58,7 @@ def test_the_python_example_of_the_readme_runs(tmp_path):
 
 @each_document
 def test_python_examples_name_what_there_is(path):
-    for example in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+    for example in re.findall(r"```python\n(.*?)```", read(path), re.DOTALL):
         for node in ast.walk(ast.parse(example)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("dptmat"):
                 module = importlib.import_module(node.module)
@@ -67,7 +72,7 @@ def test_python_examples_name_what_there_is(path):
 
 @each_document
 def test_each_command_has_the_options_it_is_shown_with(path):
-    shown = re.findall(r"^ {4}(?:torchrun .*-m )?dptmat (\w+) +(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    shown = re.findall(r"^ {4}(?:torchrun .*-m )?dptmat (\w+) +(.*)$", read(path), re.MULTILINE)
     assert shown or path.name not in ("README.md", "training.md", "evaluation.md")
     for name, rest in shown:
         assert named_options(rest) <= options_of(command.commands[name]), name
@@ -75,7 +80,7 @@ def test_each_command_has_the_options_it_is_shown_with(path):
 
 @each_document
 def test_each_option_that_is_named_is_one(path):
-    text = path.read_text(encoding="utf-8")
+    text = read(path)
     known = TORCHRUN | options_of(command).union(*map(options_of, command.commands.values()))
     for script, rest in re.findall(r"python (benchmarks/\w+\.py)(.*)$", text, re.MULTILINE):
         source = (ROOT / script).read_text(encoding="utf-8")
@@ -85,7 +90,7 @@ def test_each_option_that_is_named_is_one(path):
 
 @each_document
 def test_each_link_leads_to_a_file_and_its_heading(path):
-    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+    for link in re.findall(r"\]\(([^)\s]+)\)", read(path)):
         if link.startswith("https://"):
             continue
         name, _, heading = link.partition("#")
@@ -98,9 +103,7 @@ def test_each_link_leads_to_a_file_and_its_heading(path):
 
 @each_document
 def test_each_path_that_is_named_is_there(path):
-    named = re.findall(
-        r"`((?:benchmarks|docs|dptmat|kernels|pipelines|recipes|tests)/[^`\s]*)`", path.read_text(encoding="utf-8")
-    )
+    named = re.findall(r"`((?:benchmarks|docs|dptmat|kernels|pipelines|recipes|tests)/[^`\s]*)`", read(path))
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
