@@ -130,3 +130,8 @@ def test_imports_go_one_way():
         if layer(other) < layer(name)
     }
     assert not upward, report(upward)
+
+
+def test_errors_and_defaults_import_nothing():
+    for name in ("dptmat.errors", "dptmat.defaults"):
+        assert not [node for node in ast.walk(PRODUCT[name]) if isinstance(node, (ast.Import, ast.ImportFrom))]
