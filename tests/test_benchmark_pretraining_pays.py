@@ -26,6 +26,7 @@ def mattes(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_tiny_run_on_the_cpu(pays, mattes, photographs, tmp_path):
     out = tmp_path / "out"
     options = {"photographs": photographs, "mattes": mattes, "test": "1", "out": out, "model": "unet_resnet10t"}

@@ -29,6 +29,7 @@ def test_all_of_three_networks_two_batches_two_precisions_compiled_or_not(publis
     assert "throughput gca 256 fp16 compiled" in names
 
 
+@pytest.mark.slow
 def test_results_are_kept_once_and_a_failure_stops_nothing(publish, monkeypatch, tmp_path):
     quick = "synthesize", {"device": "cpu", "quick": True}
     runs = {"a": ("loader", {"data": tmp_path / "nothing"}), "b": quick}

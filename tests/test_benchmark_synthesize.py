@@ -38,6 +38,7 @@ def check_rows(rows, versions):
         assert row["bytes"] == row["batch"] * (30 * 45 * 36 + 8 + 36 + 8)
 
 
+@pytest.mark.slow
 def test_quick_run_on_the_cpu(tmp_path):
     result, table = run_quick("cpu", tmp_path / "new" / "rows.json")
     check_rows(result["rows"], ["dptmat", "out=", "eager", "numpy"])

@@ -34,6 +34,7 @@ def run_tiny(photographs, tmp_path, device):
     return result, training
 
 
+@pytest.mark.slow
 def test_tiny_run_on_the_cpu(photographs, tmp_path):
     result, training = run_tiny(photographs, tmp_path, "cpu")
     assert training["waited_gpu"] is None

@@ -27,6 +27,7 @@ def count_by_hand(name, size):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mgmatting", "mgmatting_mask", "unet_resnet18"])
 def test_multiply_adds_of_convolutions(name):
     _, (at_64, at_96) = cost(name, (64, 96))

@@ -69,11 +69,13 @@ def test_only_three_or_four_channels_with_a_mask():
         create_model("mgmatting_mask", in_channels=6)
 
 
+@pytest.mark.slow
 def test_import_leaves_timm_alone():
     code = "import sys, dptmat.models as m; m.create_model('matteformer'); assert 'timm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     # Widths, blocks and parameters of Swin-T, Swin-S and Swin-B for RGB, without the last norm and the classifier.
     ("name", "widths", "blocks", "swin"),
@@ -111,6 +113,7 @@ def gradients_and_saved_bytes(network, x):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["matteformer", "unet_swin_tiny_patch4_window7_224"])
 def test_grad_checkpointing_gives_the_same_gradients_from_less_memory(name):
     kept, checkpointed = create_model(name), create_model(name, grad_checkpointing=True)
@@ -134,6 +137,7 @@ def test_networks_of_batch_norms_refuse_grad_checkpointing(name):
 NETWORKS = ["matteformer", "gca", "mgmatting", "mgmatting_mask", "unet_resnet18"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [(0, 1), (1, 2), (0, 2), (1,), (0,)])
 @pytest.mark.parametrize("name", ["matteformer", "unet_resnet18"])  # GCA is compared with plain functions on these
 def test_a_trimap_may_lack_regions_and_its_gradients_are_finite(name, present):

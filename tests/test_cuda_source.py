@@ -155,6 +155,7 @@ def test_host_conversion_of_every_16_bit_number(on_host, dtype):
     assert torch.equal(composite_module._composite_cuda(fg, 0 * fg, third), composite(fg, 0 * fg, third))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(cuda_host.SANITIZE), reason="runs inside itself")
 def test_host_runs_are_clean_under_address_and_undefined_sanitizers(compiler):
     # Without libstdc++ beside it, libasan does not find the functions of exceptions that other libraries throw.
@@ -175,6 +176,7 @@ def test_host_runs_are_clean_under_address_and_undefined_sanitizers(compiler):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [70, 75, 80, 86, 89, 90, 100, 120])
 def test_nvrtc_compiles_without_spilling_registers_for(architecture):
     nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc

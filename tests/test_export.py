@@ -33,6 +33,7 @@ def called(report):
     return eval(re.search(r"timm\.create_model\(.*\)", report)[0], {"timm": timm})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "channels"), [("resnet18", 6), ("swin_tiny_patch4_window7_224", 3), ("convnext_atto", 6)]
 )
@@ -77,6 +78,7 @@ def test_an_encoder_that_timm_does_not_have_is_refused(tmp_path):
         to_timm(path, tmp_path / "encoder.safetensors")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_onnxruntime_gives_the_same_alphas_at_other_sizes(tmp_path, dptmat):
     torch.manual_seed(0)
@@ -115,6 +117,7 @@ def export(module, inputs, shapes, path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:# The axis name")
 @torch.no_grad()
 def test_windows_of_any_number_can_be_exported(tmp_path):
@@ -131,6 +134,7 @@ def test_windows_of_any_number_can_be_exported(tmp_path):
         np.testing.assert_allclose(run(*values), stage(*values).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:# The axis name")
 @torch.no_grad()
 def test_attention_over_any_number_of_patches_can_be_exported(tmp_path):

@@ -70,6 +70,7 @@ def at_step(monkeypatch, number, act):
     monkeypatch.setattr(Trainer, "step", acting)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
     photographs, tmp_path, monkeypatch, said, whole, number
@@ -92,6 +93,7 @@ def test_the_second_interrupt_ends_at_once(photographs, tmp_path, monkeypatch):
     assert checkpoint.latest(tmp_path / "run/checkpoints").name == "step-000000002.pt"
 
 
+@pytest.mark.slow
 def test_a_truncated_newest_checkpoint_is_passed_over(photographs, tmp_path, said, whole):
     shutil.copytree(whole.parent.parent, tmp_path / "run")
     newest = checkpoint.latest(tmp_path / "run/checkpoints")
@@ -104,6 +106,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over(photographs, tmp_path, sai
     assert not list(newest.parent.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(photographs, tmp_path, monkeypatch, said, whole):
     """Nothing can be written from step 3 to 5: neither checkpoint, nor log, nor TensorBoard's curves."""
     full, write = [False], os.write
@@ -159,6 +162,7 @@ def images_of_steps(data, first, last):
     return [Path(index[i]) for step in range(first, last + 1) for i in sampler.images_of(sampler.ids(step))]
 
 
+@pytest.mark.slow
 def test_bad_files_are_listed_and_the_list_repeats_the_run(some, tmp_path, said):
     cut, gone = images_of_steps(some, 1, 1)[0], images_of_steps(some, 4, 4)[2]
     content = gone.read_bytes()
@@ -183,6 +187,7 @@ def test_bad_files_are_listed_and_the_list_repeats_the_run(some, tmp_path, said)
     assert "left out: " not in said()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_though_files_have_gone_and_others_have_come(some, tmp_path, monkeypatch, said):
     gone = images_of_steps(some, 4, 4)[2]
     content = gone.read_bytes()
@@ -199,6 +204,7 @@ def test_a_run_goes_on_though_files_have_gone_and_others_have_come(some, tmp_pat
     assert f"left out: {gone}: No such file or directory" in said()
 
 
+@pytest.mark.slow
 def test_more_bad_files_than_allowed_stop_the_run_with_a_checkpoint(some, tmp_path):
     for path in images_of_steps(some, 3, 3)[:2]:
         path.write_text("not a photograph\n" * 20)
@@ -214,6 +220,7 @@ def test_more_bad_files_than_allowed_stop_the_run_with_a_checkpoint(some, tmp_pa
     assert run(some, tmp_path / "run", resume="auto", max_bad=0.1).name == "step-000000006.pt"
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_named_with_its_samples(photographs, tmp_path, monkeypatch, said, whole):
     synthesize_batch = task.synthesize_batch
 

@@ -60,6 +60,7 @@ def log_of(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_learns_and_keeps_the_best_network(files, tmp_path, said):
     out = tmp_path / "run"
     last = run(files, out, steps=40, lr=4e-3, save_every=20)
@@ -80,6 +81,7 @@ def test_it_learns_and_keeps_the_best_network(files, tmp_path, said):
     assert "mean of 2" in said()
 
 
+@pytest.mark.slow
 def test_two_processes_judge_one_network(files, tmp_path, torchrun):
     """Each takes one of the images, and the running statistics of the first process count."""
     options = {**files, **SMALL, "out": str(tmp_path / "run"), "batch_size": 4, "steps": 6, "save_every": 6}
@@ -99,6 +101,7 @@ def test_steps_on_a_gpu_are_finite(files, tmp_path, amp):
     assert all(np.isfinite(line["loss"]) for line in log_of(tmp_path / "run") if "loss" in line)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(files, tmp_path):
     """Also the running mean of the norms, by which gradients are clipped, and the best score so far."""
     options = {"steps": 4, "save_every": 2, "keep": 9, "warmup": 0.25}
@@ -116,6 +119,7 @@ def test_a_resumed_run_ends_with_the_same_bits(files, tmp_path):
     assert best[0]["scores"] == best[1]["scores"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monkeypatch, said):
     full = iter([False, True, False])  # at the validations of steps 0, 1, 2
     scores = iter([3.0, 1.0, 2.0])
@@ -135,6 +139,7 @@ def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monke
     assert torch.load(best, weights_only=True)["step"] == 2  # better than the one that is on the disk
 
 
+@pytest.mark.slow
 def test_a_validation_that_a_signal_has_kept_from_its_step_comes_first_in_the_resumed_run(files, tmp_path, monkeypatch):
     step = Trainer.step
 
@@ -156,6 +161,7 @@ def task_of(files, tmp_path, **options):
     return Finetuning(settings, distributed.single_process("cpu"))
 
 
+@pytest.mark.slow
 def test_refinement_begins_with_the_warm_up_s_end_and_is_certain_at_three_times_its_length(files, tmp_path):
     refines = [task_of(files, tmp_path, steps=1000, warmup=0.2)._refines(step) for step in range(0, 1000)]
     assert not any(refines[:200])

@@ -206,6 +206,7 @@ def test_memory_format_does_not_matter(network):
     torch.testing.assert_close(result, network(x)["alpha_os1"], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break_in_training(network):
     network = copy.deepcopy(network).train()
     x = make_input(2, 32, 64)
@@ -217,6 +218,7 @@ def test_compiles_without_a_graph_break_in_training(network):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiles_without_a_graph_break_in_evaluation(network):
     x = make_input(2, 32, 64)

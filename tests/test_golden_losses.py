@@ -45,6 +45,7 @@ def train(task, folder):
     return [{name: value for name, value in line.items() if name not in speed} for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TRAININGS)
 def test_the_first_losses_are_those_recorded(task, tmp_path):
     recorded = json.loads(GOLDEN.read_text())[task]

@@ -260,6 +260,7 @@ def test_tiles_keep_to_the_windows_of_a_swin():
 
 # At random weights. Each bound is three to five times what was seen (a pixel may have taken another of the three
 # alphas); along the cut a tile is 0.27 to 0.49 off. So this sees a seam, but trained networks may look further.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bound"), [("unet_resnet18", 0.002), ("mgmatting", 0.001), ("gca", 0.03), ("matteformer", 0.025)]
 )

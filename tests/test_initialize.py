@@ -251,6 +251,7 @@ def test_random_is_told(logged):
     assert logged() == "init random: all weights of unet_resnet18 are new"
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_file_and_goes_on_without_it(photographs, tmp_path, logged, caplog):
     torch.manual_seed(5)
     begun, file = create_model("unet_resnet18").state_dict(), tmp_path / "first.pt"

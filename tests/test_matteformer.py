@@ -329,6 +329,7 @@ def test_state_dict_and_deepcopy_give_the_same_network(network):
         assert all(torch.equal(result[name], alpha) for name, alpha in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_compiles_without_a_graph_break(network, training):
     network = copy.deepcopy(network).train(training)
