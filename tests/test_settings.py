@@ -1,6 +1,8 @@
 """Settings: every name, type and limit is checked, and what is printed is a file that says the same."""
 
 import dataclasses
+import logging
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,8 @@ class Tea:
     degrees: float = setting(80.0, "Temperature.", low=20.0)
     minutes: float = setting(3.0, "Time.", high=60.0)
     kind: str = setting("green", "Kind.", choices=("green", "black"))
-    milk: bool = setting(False, "Whether there is milk.")
+    milk: bool = setting(False, "Whether there is milk.", formerly="cream")
+    cup: str = setting("", "Where to put it.", unit="auto|FILE")
 
     def __post_init__(self):
         settings.check(self)
@@ -30,7 +33,7 @@ def make(**values):
 
 
 def test_defaults_stand_where_nothing_is_given():
-    assert make() == Tea(water=200, degrees=80.0, minutes=3.0, kind="green", milk=False)
+    assert make() == Tea(water=200, degrees=80.0, minutes=3.0, kind="green", milk=False, cup="")
     assert make(degrees=20).degrees == 20  # a whole number where a fraction may stand; the limit itself is allowed
 
 
@@ -38,7 +41,7 @@ def test_defaults_stand_where_nothing_is_given():
     ("values", "message"),
     [
         ({"degree": 80.0}, "tea.toml: unknown key 'degree'; did you mean degrees?"),
-        ({"sugar": 1}, "unknown key 'sugar'; known keys: water, degrees, minutes, kind, milk"),
+        ({"sugar": 1}, "unknown key 'sugar'; known keys: water, degrees, minutes, kind, milk, cup"),
         ({"water": "much"}, "must be of type int, got 'much'"),
         ({"water": 1.5}, "must be of type int, got 1.5"),
         ({"water": True}, "must be of type int, got True"),
@@ -49,7 +52,9 @@ def test_defaults_stand_where_nothing_is_given():
         ({"water": 2001}, "must be 1 to 2000; got 2001"),
         ({"degrees": 19.0}, "must be 20.0 or more; got 19.0"),
         ({"minutes": 61.0}, "must be 60.0 or less; got 61.0"),
-        ({"minutes": float("nan")}, "must be 60.0 or less; got nan"),
+        ({"minutes": float("nan")}, "must be a finite number; got nan"),
+        ({"degrees": float("inf")}, "must be a finite number; got inf"),
+        ({"cup": "a\0b"}, "must be the path of a file or folder; got 'a\\x00b'"),
     ],
 )
 def test_a_wrong_value_ends_in_a_sentence(values, message):
@@ -63,6 +68,18 @@ def test_a_wrong_value_ends_in_a_sentence(values, message):
 def test_what_is_missing_is_named():
     with pytest.raises(UserError, match="missing: .*water.*; give each as an option or as a key"):
         from_mapping(Tea, {}, "tea.toml")
+
+
+def test_a_former_name_is_taken_with_a_note(caplog):
+    with caplog.at_level(logging.WARNING, "dptmat"):
+        assert make(cream=True) == make(milk=True)
+    assert [record.getMessage() for record in caplog.records] == ["tea.toml: cream is called milk now"]
+
+
+def test_paths_may_be_pathlibs_and_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert make(cup=Path("a/b")).cup == "a/b"
+    assert make(cup="~/b").cup == "/home/me/b"
 
 
 def test_what_is_printed_is_read_again(tmp_path):
