@@ -49,6 +49,7 @@ def test_every_public_name_is_there_and_loaded_when_it_is_used():
     assert run_python("import sys, dptmat; print('torch' in sys.modules)") == "False\n"
 
 
+@pytest.mark.slow
 def test_tasks_are_functions_also_after_their_modules_are_imported():
     code = "import dptmat.tasks.pretrain, dptmat\nprint(callable(dptmat.pretrain), callable(dptmat.evaluate))"
     assert run_python(code) == "True True\n"

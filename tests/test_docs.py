@@ -51,6 +51,7 @@ def anchor(heading):
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
+@pytest.mark.slow
 def test_the_python_example_of_the_readme_runs(tmp_path):
     example = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL).group(1)
     subprocess.run([sys.executable, "-c", example], check=True, cwd=tmp_path)

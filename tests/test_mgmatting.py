@@ -77,6 +77,7 @@ def test_memory_format_does_not_matter(network):
         torch.testing.assert_close(result[name], alpha, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiles_without_a_graph_break(network):
     network = copy.deepcopy(network).train()  # evaluation does less; test_gca.py compiles it

@@ -71,6 +71,7 @@ def test_a_wait_is_seen(wait):
         wait(empty(1, dtype=torch.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_and_their_losses(name):
     network = create_model(name, 6).train()
@@ -137,6 +138,7 @@ class NoReads(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pretraining, finetuning])
 def test_whole_steps_read_no_value(photographs, tmp_path, kind):
     """With the way back and the optimiser, which tensors without values cannot go through."""

@@ -44,6 +44,7 @@ def test_imports_keep_to_the_rules(path):
             )
 
 
+@pytest.mark.slow
 def test_import_is_light():
     """Neither DALI nor CuPy nor timm is loaded by ``import dptmat``, nor by an operator on CPU tensors."""
     code = (
@@ -75,6 +76,7 @@ def test_the_wheel_holds_every_source(wheel):
     assert not any(name.startswith(("kernels", "pipelines", "tests")) for name in names)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)

@@ -62,6 +62,7 @@ def test_half_of_the_known_cells_are_foreground():
     assert all(foreground == (1 - unknown) / 2 for unknown, foreground in shares.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_a_recipe_trains(path, files, tmp_path):
     task = path.parent.name
