@@ -259,6 +259,7 @@ def ramp(size):
     return np.repeat(alpha[None], size, 0)
 
 
+@pytest.mark.slow
 def test_a_cutout_has_the_foregrounds_own_colours(folders, network, dptmat):
     """Over a soft edge the image is a mixture, up to 180 levels off; the estimate is not."""
     red = np.round(ramp(96) * 255).astype(np.uint8)  # what the stand-in for a network sees as alpha
@@ -281,6 +282,7 @@ def test_a_cutout_has_the_foregrounds_own_colours(folders, network, dptmat):
     assert np.abs(cut[red == 255][:, :3].astype(int) - fg).max() <= 1
 
 
+@pytest.mark.slow
 def test_an_opaque_cutout_is_the_image(folders):
     image = read(folders / "image/a.png")
     cut = cut_out(image, np.ones(image.shape[:2], np.float32))
@@ -288,6 +290,7 @@ def test_an_opaque_cutout_is_the_image(folders):
     assert (cut[..., 3] == 255).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 1), (2, 2)])
 def test_a_cutout_of_a_few_pixels(shape):
     assert cut_out(np.full((*shape, 3), 77, np.uint8), np.ones(shape, np.float32)).tolist() == (
@@ -295,6 +298,7 @@ def test_a_cutout_of_a_few_pixels(shape):
     )
 
 
+@pytest.mark.slow
 def test_pymatting_waits_until_it_is_needed():
     code = "import dptmat.cli, dptmat.tasks.predict, sys; assert 'pymatting' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -49,6 +49,7 @@ def command(data, out, *more, **options):
     return ["pretrain", "--data", str(data), "--out", str(out), *words, *more]
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_everything_is_written(photographs, tmp_path):
     last = run(photographs, tmp_path / "run", steps=25, lr=2e-3, alpha_mode="block")
     loss = losses(tmp_path / "run")
@@ -61,6 +62,7 @@ def test_the_loss_falls_and_everything_is_written(photographs, tmp_path):
     assert "batch_size = 4" in (tmp_path / "run/config.toml").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_says_how_long_it_waited_and_once_what_limits_its_data(photographs, tmp_path, monkeypatch, said):
     monkeypatch.setattr(bottleneck, "STEPS", 2)
     monkeypatch.setattr(bottleneck, "SHARE", 0.0)
@@ -75,6 +77,7 @@ def test_a_run_says_how_long_it_waited_and_once_what_limits_its_data(photographs
     assert re.search(r"\nwaited for data \d+\.\d% of \d+ s\n", printed)
 
 
+@pytest.mark.slow
 def test_matteformer_takes_a_step(photographs, tmp_path):
     run(photographs, tmp_path / "run", steps=1, batch_size=2, model="matteformer")
     assert losses(tmp_path / "run")[1] > 0
@@ -93,6 +96,7 @@ def test_without_the_trimap_the_network_sees_three_channels(photographs, tmp_pat
     assert model["encoder.backbone.conv1.0.weight"].shape[1] == 3
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(photographs, tmp_path):
     """SIGKILL at two places that are no checkpoints, in the middle of whatever the process was doing."""
     steps = {"steps": 8, "save_every": 2, "keep": 9}
@@ -124,6 +128,7 @@ def losses_so_far(log):
     return [json.loads(line)["step"] for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
+@pytest.mark.slow
 def test_micro_batches_and_processes_do_not_change_the_order(photographs, tmp_path, monkeypatch):
     seen = []
     synthesize_batch = task.synthesize_batch
@@ -139,6 +144,7 @@ def test_micro_batches_and_processes_do_not_change_the_order(photographs, tmp_pa
     assert [part.tolist() for part in halves] == [list(range(first, first + 4)) for first in (0, 4, 8, 12)]
 
 
+@pytest.mark.slow
 def test_two_processes_average_the_gradients_that_one_accumulates(photographs, tmp_path, torchrun):
     """The same micro-batches, whether one process takes all four or two take two each."""
     options = {"steps": 1, "batch_size": 8, "micro_batch": 2, "clip": 0}
@@ -148,6 +154,7 @@ def test_two_processes_average_the_gradients_that_one_accumulates(photographs, t
     assert (one - two).norm() < 1e-5 * one.norm()  # float32 sums in another order
 
 
+@pytest.mark.slow
 def test_two_processes_report_the_mean_and_go_on(photographs, tmp_path, torchrun):
     options = {"steps": 2, "batch_size": 8, "micro_batch": 4, "lr": 0, "save_every": 1}
     run(photographs, tmp_path / "one", **options)
@@ -235,6 +242,7 @@ def test_a_run_does_not_go_on_in_the_folder_of_another(photographs, tmp_path):
     assert run(photographs, tmp_path / "three", steps=2, save_every=1, resume=other).exists()
 
 
+@pytest.mark.slow
 def test_going_back_to_an_earlier_step_drops_the_later_ones(photographs, tmp_path):
     run(photographs, tmp_path / "run", steps=3, save_every=1)
     folder = tmp_path / "run/checkpoints"
