@@ -33,6 +33,7 @@ setup(
     install_requires=[
         "click>=8.2",
         "jinja2>=3.1",
+        "matplotlib>=3.8",
         "numba>=0.60",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
@@ -55,6 +56,7 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6",
             "mypy>=1.11",
+            "playwright>=1.40",  # drives a Chromium that is installed already
             "ruff==0.17.6",
             "setuptools>=68",
             "scikit-image>=0.22",

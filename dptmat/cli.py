@@ -454,8 +454,8 @@ def compose_command(fg, alpha, bg, out, each, trimap, fg_names, bg_names):
 @dptmat.command("report")
 @click.option("--run", "run", required=True, metavar="DIR", help="Folder that a training wrote: its --out.")
 @click.option("--out", default="report.html", metavar="FILE", show_default=True, help="The page to write.")
-def report_command(run, out):
-    """Write one HTML page on a run: its curves, its scores and its pictures; it opens anywhere, without a network.
+def report_command(run: str, out: str) -> None:
+    """Write one HTML page on a run: its curves, its scores and its images; it opens anywhere, without a network.
 
     Example: dptmat report --run runs/first --out report.html
     """
@@ -463,8 +463,7 @@ def report_command(run, out):
     from dptmat.report.page import report
 
     _require_place_for_a_file(out, f"--out {out}")
-    for line in report(run, out):
-        click.echo(f"missing: {line}")
+    report(run, out)
     click.echo(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB")
 
 

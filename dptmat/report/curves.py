@@ -1,32 +1,48 @@
-"""Curves of numbers against the step, with axes, thinned to what a screen can show: their geometry, without markup.
+"""Curves of numbers against the step: drawn by matplotlib as SVG that lies in a page and has its colors and font.
 
-All places are percent of the plot, from its left and from its top, so that a page can give it any size.
+However long the log, a curve has one point for each column of pixels: the mean of the lines of the log that share it,
+with a band from the least to the largest of them.
 """
 
+import io
 import math
+import re
 from dataclasses import dataclass
+from typing import Any
 
+import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-COLUMNS = 800  # pixel columns that are told apart; a wide plot on a page has about as many
-_WITH_DOTS = 40  # points up to which each gets a dot
-
-
-@dataclass(frozen=True)
-class Tick:
-    place: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One series of a chart."""
-
-    name: str
-    last: float | None  # the last value of the log
-    line: str  # SVG path through the mean of each column
-    band: str  # SVG path around least and most of each column; empty where no column holds more than one line
-    dots: list[tuple[float, float]]  # points that a line alone would not show
+WIDTH, HEIGHT = 520, 240  # of a chart: units of its SVG, which are pixels where the page gives it as many
+COLUMNS = 440  # units across the plot
+COLORS = 6  # that the page has for curves, --curve-0 and on; curves beyond them are dashed, too
+_PLACE = 62 / WIDTH, 44 / HEIGHT, COLUMNS / WIDTH, 188 / HEIGHT  # of the plot: left, bottom, width, height
+_WITH_DOTS = 40  # columns up to which each has a dot
+_MUTED, _RULE, _CURVE = "#dece06", "#dece07", "#dece0"  # stand for colors of the page, the last with a digit behind it
+_STYLE: dict[str, Any] = {  # on top of matplotlib's own defaults, whatever the user has set
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib brings it, and measures with it; the page sets its own
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.edgecolor": _MUTED,
+    "axes.linewidth": 1,
+    "axes.labelpad": 5,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 1,
+    "xtick.color": _MUTED,
+    "xtick.major.pad": 5,
+    "ytick.left": False,
+    "ytick.major.pad": 7,
+    "svg.fonttype": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -34,11 +50,10 @@ class Chart:
     """Curves over one pair of axes."""
 
     title: str
-    curves: list[Curve]
-    across: list[Tick]  # the step's
-    up: list[Tick]
+    last: dict[str, str]  # the last value of each curve, by its name
+    description: str  # in words, for those who do not see it
+    svg: str  # what stands between <svg viewBox="0 0 WIDTH HEIGHT"> and </svg>
     thinned: bool  # whether a column holds more than one line of the log
-    columns: dict  # for reading values: "x", "steps" (first and last), and "values": mean, least, most of each curve
 
 
 def chart(
@@ -53,7 +68,7 @@ def chart(
     """Draw numbers against the step.
 
     Args:
-        title: What the numbers are, with their unit.
+        title: What the numbers are, with their unit; charts of one page have different ones.
         steps: int [N], N >= 1, ascending.
         values: Names and float [N]; NaN where there is none, which makes a gap. At least one number in all.
         span: First and last step of the axis; all steps are within.
@@ -61,37 +76,54 @@ def chart(
             the title then says so.
         top: Smallest upper end of the axis.
     """
-    x, first, last, mean, least, most = _thin(steps, np.stack(list(values.values()), axis=1), span)
-    log = may_be_log and np.nanmin(least) > 0 and np.nanmax(most) > 10 * np.nanmin(least)
-    low, high, ticks = (_log_axis if log else _linear_axis)(np.nanmin(least), max(np.nanmax(most), top))
-
-    def y(numbers):
-        a, b, c = (np.log(numbers), math.log(low), math.log(high)) if log else (numbers, low, high)
-        return 100 * (c - a) / (c - b)
-
-    thinned = bool((last > first).any())
+    step, mean, least, most = thin(steps, np.stack(list(values.values()), axis=1), span)
+    low, high = float(np.nanmin(least)), float(np.nanmax(most))
+    log = may_be_log and low > 0 and high > 10 * low
+    # names within the SVG are hashes, of the salt too
+    with matplotlib.style.context(["default", _STYLE, {"svg.hashsalt": title}]):
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))  # inches, of 72 units each
+        axes = figure.add_axes(_PLACE, xlabel="step", xlim=(span[0], max(span[1], span[0] + 1)))
+        (_set_log_axis if log else _set_linear_axis)(axes, low, max(high, top))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+        for k in reversed(range(len(values))):  # the first on top
+            _draw(axes, k, step, mean[:, k], least[:, k], most[:, k])
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    numbers = {name: series[np.isfinite(series)] for name, series in values.items()}
     return Chart(
         title=title + (", logarithmic scale" if log else ""),
-        curves=[
-            Curve(name, _last(series), *_paths(x, y(mean[:, k]), y(least[:, k]), y(most[:, k])))
-            for k, (name, series) in enumerate(values.items())
-        ],
-        across=[Tick(_across(step, span), f"{step:,}") for step in _step_axis(span)],
-        up=[Tick(float(y(tick)), number(tick)) for tick in ticks],
-        thinned=thinned,
-        columns={
-            "x": [round(place, 2) for place in x.tolist()],
-            "steps": np.stack([first, last], axis=1).tolist(),
-            "values": [
-                [_plain(column[:, k]) for column in ((mean, least, most) if thinned else (mean,))]
-                for k in range(len(values))
-            ],
-        },
+        last={name: number(series[-1] if len(series) else None) for name, series in numbers.items()},
+        description="; ".join(f"{name} {_describe(series)}" for name, series in numbers.items()),
+        svg=_as_part_of_a_page(file.getvalue()),
+        thinned=len(step) < len(steps),
     )
 
 
+def thin(steps: np.ndarray, values: np.ndarray, span: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Take together the lines of a log that share one of ``COLUMNS`` columns of pixels.
+
+    Args:
+        steps: int [N], ascending.
+        values: float [N, K]; NaN where there is no number.
+        span: First step of the first column and last step of the last.
+
+    Returns:
+        Of the C columns that have any: the middle of their steps, float [C], and mean, least and most of their values,
+        float [C, K]; NaN where there is no number.
+    """
+    columns = np.minimum((steps - span[0]) * COLUMNS // max(span[1] - span[0], 1), COLUMNS - 1)
+    starts = np.flatnonzero(np.diff(columns, prepend=-1))
+    last = steps[np.append(starts[1:], len(steps)) - 1]
+    there = np.isfinite(values)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a column has no number
+        mean = np.add.reduceat(np.where(there, values, 0), starts) / np.add.reduceat(there.astype(int), starts)
+    return (steps[starts] + last) / 2, mean, np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
+
+
 def number(value: float | None) -> str:
-    """A number for people: four digits and a comma at the thousands, or 1.5e-4; a dash for None and NaN."""
+    """Write a number for people: four digits and a comma at the thousands, or 1.5e-4; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "–"
     size = abs(value)
@@ -101,73 +133,45 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if size >= 1000 else f"{value:.4g}"
 
 
-def _thin(steps, values, span):
-    """Place, first and last step, mean, least and most of the lines on each pixel column that has any."""
-    columns = np.minimum(_across(steps, span) * COLUMNS / 100, COLUMNS - 1).astype(int)
-    starts = np.flatnonzero(np.diff(columns, prepend=-1))
-    first, last = steps[starts], steps[np.append(starts[1:], len(steps)) - 1]
-    there = np.isfinite(values)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a column has no number
-        mean = np.add.reduceat(np.where(there, values, 0), starts) / np.add.reduceat(there.astype(int), starts)
-    least, most = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
-    return _across((first + last) / 2, span), first, last, mean, least, most
+def _describe(numbers: np.ndarray) -> str:
+    if not len(numbers):
+        return "has no number"
+    first, last, least, most = map(number, (numbers[0], numbers[-1], numbers.min(), numbers.max()))
+    return f"goes from {first} to {last}, and lies between {least} and {most}"
 
 
-def _across(step, span):
-    return 100 * (step - span[0]) / max(span[1] - span[0], 1)
+def _set_linear_axis(axes: Axes, low: float, high: float) -> None:
+    """Let the axis hold zero and all numbers."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    edge = 0.05 * (high - low) or 1.0  # all are zero: an axis from 0 to 1
+    axes.set_ylim(low - (edge if low < 0 else 0), high + edge)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
-def _paths(x, mean, least, most):
-    """Line, band and dots; a gap where there is no number."""
-    line, band, dots = [], [], []
-    edges = np.flatnonzero(np.diff(np.isfinite(mean), prepend=False, append=False))
-    for start, end in edges.reshape(-1, 2):
-        run = slice(start, end)
-        line.append("M" + "L".join(_points(x[run], mean[run])))
-        if end - start == 1 or len(x) <= _WITH_DOTS:
-            dots += zip(x[run].round(2).tolist(), mean[run].round(2).tolist(), strict=True)
-        if (most[run] != least[run]).any():
-            there, back = _points(x[run], most[run]), _points(x[run][::-1], least[run][::-1])
-            band.append("M" + "L".join([*there, *back]) + "Z")
-    return "".join(line), "".join(band), dots
+def _set_log_axis(axes: Axes, low: float, high: float) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.1, high * 1.1)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=9))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _points(x, y):
-    return [f"{a:g} {b:g}" for a, b in zip(x.round(2), y.round(2), strict=True)]
+def _draw(axes: Axes, k: int, step: np.ndarray, mean: np.ndarray, least: np.ndarray, most: np.ndarray) -> None:
+    """Draw curve k, a band behind it where columns hold different numbers, and dots where a line would not be seen."""
+    color = f"{_CURVE}{k % COLORS}"
+    if (most > least).any():
+        axes.fill_between(step, least, most, color=color, alpha=0.2, linewidth=0, clip_on=False)
+    there = np.pad(np.isfinite(mean), 1)
+    lone = there[1:-1] & (~there[:-2] & ~there[2:] | (len(step) <= _WITH_DOTS))
+    axes.plot(
+        step, mean, "-" if k < COLORS else "--", color=color, linewidth=1.5, clip_on=False,
+        marker="o", markersize=4, markeredgewidth=0, markevery=lone,
+    )  # fmt: skip
 
 
-def _last(series):
-    numbers = series[np.isfinite(series)]
-    return float(numbers[-1]) if len(numbers) else None
-
-
-def _plain(numbers):
-    """For JSON: six digits, None for what there is not."""
-    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in numbers.tolist()]
-
-
-def _linear_axis(least, most):
-    """Ends and ticks of an axis from zero, or from a round number below it, to a round number."""
-    least = min(least, 0.0)
-    step = _round_step(most - least, 4) if most > least else 1.0
-    ticks = step * np.arange(math.floor(least / step), max(math.ceil(most / step), 1) + 1)
-    return float(ticks[0]), float(ticks[-1]), ticks.tolist()
-
-
-def _log_axis(least, most):
-    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    digits = (1, 2, 5) if most < 300 * least else (1,)
-    ticks = [digit * 10.0**decade for decade in decades[:: math.ceil(len(decades) / 8)] for digit in digits]
-    return least, most, [tick for tick in ticks if least <= tick <= most]
-
-
-def _step_axis(span):
-    step = max(round(_round_step(max(span[1] - span[0], 1), 5)), 1)
-    return range(-(-span[0] // step) * step, span[1] + 1, step)
-
-
-def _round_step(length, intervals):
-    """1, 2 or 5 times a power of ten, which parts a length into about so many intervals."""
-    coarse = length / intervals
-    power = 10.0 ** math.floor(math.log10(coarse))
-    return min((digit * power for digit in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / coarse)))
+def _as_part_of_a_page(svg: str) -> str:
+    """Take from a file by matplotlib what it draws, and leave colors and fonts to the page's CSS."""
+    svg = svg[svg.index("<g ") : svg.rindex("</svg>")]  # the head has metadata, and styles that would hold for the page
+    svg = re.sub(r"<!--.*?-->|font-(size|family): [^;]*; |(?<=<g) id=\"[^\"]*\"", "", svg, flags=re.DOTALL)
+    svg = svg.replace(_MUTED, "var(--muted)").replace(_RULE, "var(--rule)")
+    svg = re.sub(rf"{_CURVE}(\d)", r"var(--curve-\1)", svg)
+    return re.sub(r"(\.\d\d)\d+(?=[ \"])", r"\1", re.sub(r"\s+", " ", svg))  # a hundredth of a pixel is enough

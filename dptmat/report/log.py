@@ -1,0 +1,67 @@
+"""Reading the log of a run, ``log.jsonl``, which ``dptmat.training.log`` writes: a JSON object on each line, one of
+
+- ``{"step": 20, "loss": 0.41, "l1": 0.2, ..., "grad_norm": null, "learning_rate": 1e-4, "images_per_second": 812.5,
+  "waited": 0.01, "waited_host": 0.2}``: numbers of a step, null where not finite; the waits are shares of the time;
+- ``{"step": 20, "validation": {"sad": 12.5, "mse": 0.01, "grad": 3.1, "conn": 11.0}}``: scores of a validation;
+- ``{"step": 20, "skipped": [17, 4]}``: a step without update, since loss or gradient was not finite, and its samples;
+- ``{"step": 20, "advice": "..."}``: what would make the run faster;
+- ``{"left_out": "photos/a.jpg", "reason": "..."}``: a file that cannot be used.
+
+A run that goes on after a kill drops the lines of the steps that it does again; a kill can cut the last line short.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dptmat.errors import UserError
+
+OTHER_NUMBERS = ("grad_norm", "learning_rate", "images_per_second", "waited", "waited_host")  # no parts of the loss
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a log holds, in ascending order of the steps."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)  # "step" and numbers, NaN where there is none
+    validations: list[dict[str, float]] = field(default_factory=list)  # the same
+    left_out: list[dict[str, str]] = field(default_factory=list)  # "left_out", "reason"
+
+
+def read_log(run: str | Path) -> Log:
+    """Read the log of a run; a last line that a kill has cut short is skipped.
+
+    Raises:
+        UserError: There is no log, or a line of it is not of one.
+    """
+    path = Path(run) / "log.jsonl"
+    if not Path(run).is_dir():
+        raise UserError(f"`run` {run} is no folder; give the folder that a training wrote, its `out`")
+    if not path.is_file():
+        raise UserError(f"`run` {run} holds no log.jsonl; give the folder that a training wrote, its `out`")
+    log = Log()
+    for at, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            _add(log, json.loads(line))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: line {at} is not of a training's log; restore the file") from error
+    for rows in (log.rows, log.validations):
+        rows.sort(key=lambda row: row["step"])
+    return log
+
+
+def _add(log: Log, entry: dict) -> None:
+    if "left_out" in entry:
+        log.left_out.append(entry)
+    elif "validation" in entry:
+        log.validations.append(_numbers(entry["validation"]) | {"step": int(entry["step"])})
+    elif "skipped" not in entry and "advice" not in entry:  # the former is a gap in the curves
+        log.rows.append(_numbers(entry) | {"step": int(entry["step"])})
+
+
+def _numbers(entry: dict) -> dict[str, float]:
+    numbers = {name: math.nan if value is None else float(value) for name, value in entry.items()}
+    return {name: value if math.isfinite(value) else math.nan for name, value in numbers.items()}
