@@ -1,37 +1,46 @@
-"""A picture of bars with their spread, drawn by OpenCV."""
+"""Bars with their spread, drawn by matplotlib."""
 
-import cv2
-import numpy as np
+from dataclasses import dataclass
+from pathlib import Path
 
-WIDTH, ROW, LABEL, VALUE, EDGE = 960, 44, 300, 250, 16  # pixels
-INK, SPREAD = (40, 40, 40), (90, 90, 90)
-COLOURS = {True: (60, 150, 240), False: (190, 190, 190)}  # BGR: ours, and what it is measured against
+import matplotlib.style
+from matplotlib.figure import Figure
+
+WIDTH, ROW, LABELS, TEXTS = 960, 44, 230, 230  # pixels; at both sides of the longest bar there is room for words
+OURS, THEIRS = "#e08a2e", "#bdbdbd"
 
 
-def draw_bars(title, rows):
-    """Draw horizontal bars from zero, each with a line from its smallest to its largest value.
+@dataclass(frozen=True)
+class Bar:
+    label: str
+    median: float
+    smallest: float
+    largest: float
+    text: str  # behind the bar
+    ours: bool  # or what it is measured against
+
+
+def draw_bars(title: str, bars: list[Bar], path: Path) -> None:
+    """Draw horizontal bars from zero, each with a line from its smallest to its largest value, into a PNG file.
 
     Args:
         title: One line above them.
-        rows: Of (label, median, smallest, largest, text behind the bar, whether it is ours).
-
-    Returns:
-        uint8 [H, W, 3] BGR.
+        bars: From the top.
+        path: The file; its folder is made if it is missing.
     """
-    picture = np.full((EDGE * 2 + ROW * (len(rows) + 1), WIDTH, 3), 255, np.uint8)
-    write(picture, title, EDGE, EDGE + ROW // 2, 0.62)
-    longest = WIDTH - LABEL - VALUE
-    per_pixel = max(row[3] for row in rows) / longest
-    for i, (label, median, smallest, largest, text, ours) in enumerate(rows):
-        top = EDGE + ROW * (i + 1)
-        middle = top + ROW // 2
-        write(picture, label, EDGE, middle + 6, 0.52)
-        end, low, high = (LABEL + round(value / per_pixel) for value in (median, smallest, largest))
-        cv2.rectangle(picture, (LABEL, top + 8), (end, top + ROW - 8), COLOURS[ours], cv2.FILLED)
-        cv2.line(picture, (low, middle), (high, middle), SPREAD, 2, cv2.LINE_AA)
-        write(picture, text, high + 10, middle + 6, 0.5)
-    return picture
-
-
-def write(picture, text, x, y, scale):
-    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
+    height = ROW * (len(bars) + 1) + 16
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=100)
+        plot = LABELS / WIDTH, 16 / height, (WIDTH - LABELS - TEXTS) / WIDTH, ROW * len(bars) / height
+        axes = figure.add_axes(plot, xlim=(0, max(bar.largest for bar in bars)), ylim=(len(bars) - 0.5, -0.5))
+        axes.set_axis_off()
+        figure.text(16 / WIDTH, 1 - ROW / 2 / height, title, size=12, va="center")
+        for row, bar in enumerate(bars):
+            axes.barh(row, bar.median, height=0.62, color=OURS if bar.ours else THEIRS)
+            axes.plot([bar.smallest, bar.largest], [row, row], color="#555555", linewidth=2, clip_on=False)
+            axes.annotate(bar.text, (bar.largest, row), (8, 0), textcoords="offset points", va="center", size=10)
+            axes.annotate(
+                bar.label, (0, row), (-8, 0), textcoords="offset points", va="center", ha="right", size=10
+            )  # fmt: skip
+        figure.savefig(path, metadata={"Software": None})

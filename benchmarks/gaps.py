@@ -25,7 +25,7 @@ def record(call, count):
         return json.loads(path.read_text())["traceEvents"]
 
 
-def summarise(events, count):
+def summarize(events, count):
     """Summarise what ``record`` gave of ``count`` steps.
 
     The trainer's stream is the one with the most work, and its threads those that put it there. Their waits count up to

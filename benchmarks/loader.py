@@ -71,12 +71,13 @@ def open_contender(name, options):
     """Build a contender: an endless iterator, what is done with each batch, and how many batches may lie ready."""
     from usual import make_batches
 
+    from dptmat.config.pretrain import PretrainConfig
     from dptmat.data.index import ImageIndex
     from dptmat.data.sampler import Sampler
     from dptmat.kernels import synthesize
-    from dptmat.pipelines.augment import Augmentation
     from dptmat.pipelines.loader import Loader
     from dptmat.pipelines.pretrain import PretrainSource
+    from dptmat.training.build import choose_augmentation
     from dptmat.training.quarantine import Quarantine, name_bad
 
     imported = time.perf_counter()
@@ -86,7 +87,8 @@ def open_contender(name, options):
         rest = options.size, options.batch_size, options.threads, options.device
         return make_batches(paths, *rest, LOADERS[name]), lambda batch: batch, 2 * options.threads, imported
     sampler = Sampler(0, len(index), options.batch_size)
-    source = PretrainSource(index, sampler, Augmentation(), options.size)
+    augmentation = choose_augmentation(PretrainConfig(data=options.data, out="unused"))
+    source = PretrainSource(index, sampler, augmentation, options.size)
     loader = Loader(
         source, sampler, micro_batch=options.batch_size, device=options.device, threads=options.threads,
         prefetch=options.prefetch, hw_decoder_load=options.hw_decoder_load, start=0, quarantine=Quarantine(name_bad),
@@ -204,9 +206,8 @@ def require_equal_work(descriptions):
 
 
 def draw(rows, options, path):
-    """Draw the rows as bars into a picture file."""
-    import cv2
-    from bars import draw_bars
+    """Draw the rows as bars into an image file."""
+    from bars import Bar, draw_bars
 
     title = f"images/s, {options.device}, {options.threads} threads, batch {options.batch_size}, {options.size}x"
     bars = []
@@ -214,9 +215,8 @@ def draw(rows, options, path):
         times = f"  {row.times_dataloader:.1f}x" if row.times_dataloader else ""
         text = f"{row.images_per_second:,.0f}{times}  {row.peak_mb / 1e3:.2f} GB"
         ours = row.contender not in LOADERS
-        bars.append((row.contender, row.images_per_second, row.smallest, row.largest, text, ours))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), draw_bars(f"{title}{options.size}", bars))
+        bars.append(Bar(row.contender, row.images_per_second, row.smallest, row.largest, text, ours))
+    draw_bars(f"{title}{options.size}", bars, path)
 
 
 @click.command()
@@ -235,7 +235,7 @@ def draw(rows, options, path):
 def main(data, device, threads, rounds, names, out, plot, **rest):
     """Measure the stages of the data path and the usual DataLoader, in turn."""
     import torch
-    from measure import describe_environment, write_result
+    from measure import as_usage_error, describe_environment, write_result
 
     from dptmat.data.index import ImageIndex
     from dptmat.data.sampler import Sampler
@@ -251,7 +251,7 @@ def main(data, device, threads, rounds, names, out, plot, **rest):
     try:
         Sampler(0, len(ImageIndex.open(data)), rest["batch_size"])
     except UserError as error:
-        raise click.UsageError(str(error)) from error
+        raise as_usage_error(error) from error
     options = Options(data, device or ("cuda" if cuda else "cpu"), threads=threads or count_cores(), **rest)
     environment = {**describe_environment([options.device, "cpu"]), "options": asdict(options)}
     environment["load_before"] = os.getloadavg()[0]

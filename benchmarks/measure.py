@@ -4,6 +4,7 @@ import functools
 import importlib.metadata
 import json
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -138,6 +139,11 @@ def write_result(path, result):
     """Write a result as JSON, into a folder that may have to be made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def as_usage_error(error):
+    """Say an error of the library as one of the program: parameters, which stand between backticks, as options."""
+    return click.UsageError(re.sub(r"`(\w+)`", lambda name: "--" + name[1].replace("_", "-"), str(error)))
 
 
 def ask(command):

@@ -13,6 +13,7 @@ the first seed predict. What is done already is not done again: a call that was 
 """
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -20,23 +21,23 @@ from statistics import mean, stdev
 
 import click
 import cv2
-import numpy as np
 import torch
-from bars import write
-from measure import describe_environment, write_result
+from matplotlib.figure import Figure
+from measure import as_usage_error, describe_environment, write_result
 
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.data.image_io import pair, read_alpha, read_image
+from dptmat.defaults import METRICS
 from dptmat.errors import UserError
-from dptmat.tasks.evaluate import METRICS, evaluate
+from dptmat.tasks.evaluate import evaluate
 from dptmat.tasks.finetune import finetune
 from dptmat.tasks.pretrain import pretrain
 from dptmat.training import checkpoint
 from dptmat.weights.load import load_network
 
 STARTS = {"random": None, "encoder": "encoder", "encoder + decoder": "all"}  # what is loaded
-HEIGHT, HEAD = 260, 28  # of a picture and of its caption, in pixels
+HEIGHT, HEAD = 260, 28  # of an image and of its caption, in pixels
 
 
 def split(mattes, test, out):
@@ -71,7 +72,7 @@ def score(folder, cases, settings):
     return json.loads(path.read_text())["mean"]
 
 
-def summarise(scores):
+def summarize(scores):
     """Mean and standard deviation of each score over the seeds."""
     return {
         name: {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "seeds": values}
@@ -92,25 +93,25 @@ def show(rows):
     return "\n".join(lines)
 
 
-def draw(cases, folders):
-    """Image, truth and the prediction of each start, a row for each test image: uint8 [H, W, 3] RGB."""
+def draw(cases, folders, path):
+    """Draw image, truth and the prediction of each start, a row for each test image, into a PNG file."""
     rows = []
     for case in cases:
         tiles = {"image": read_image(case["image"]), "truth": read_alpha(case["alpha"])}
         tiles |= {start: read_alpha(folder / "evaluation/alpha" / f"{case['name']}.png") for start, folder in folders}
-        strip = []
-        for caption, tile in tiles.items():
-            tile = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB) if tile.ndim == 2 else tile
-            width = round(HEIGHT * tile.shape[1] / tile.shape[0])
-            framed = np.full((HEAD + HEIGHT, width, 3), 255, np.uint8)
-            framed[HEAD:] = cv2.resize(tile, (width, HEIGHT), interpolation=cv2.INTER_AREA)
-            write(framed, caption, 4, HEAD - 9, 0.5)
-            strip.append(framed)
-        rows.append(np.concatenate(strip, axis=1))
-    widest = max(row.shape[1] for row in rows)
-    return np.concatenate(
-        [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    )
+        tiles = {caption: cv2.cvtColor(t, cv2.COLOR_GRAY2RGB) if t.ndim == 2 else t for caption, t in tiles.items()}
+        width = round(HEIGHT * tiles["image"].shape[1] / tiles["image"].shape[0])
+        rows.append({c: cv2.resize(t, (width, HEIGHT), interpolation=cv2.INTER_AREA) for c, t in tiles.items()})
+    widest = max(sum(tile.shape[1] for tile in row.values()) for row in rows)
+    height, inch = (HEAD + HEIGHT) * len(rows), 64  # pixels, a power of two so that no pixel is lost by rounding
+    figure = Figure(figsize=(widest / inch, height / inch), dpi=inch)
+    for k, row in enumerate(rows):
+        left, lower = 0, height - (k + 1) * (HEAD + HEIGHT)
+        for caption, tile in row.items():
+            figure.figimage(tile, left, lower, origin="upper")
+            figure.text((left + 4) / widest, (lower + HEIGHT + HEAD / 2) / height, caption, size=13, va="center")
+            left += tile.shape[1]
+    figure.savefig(path)
 
 
 @click.command()
@@ -161,17 +162,18 @@ def main(photographs, mattes, test, out, model, device, seeds, **sizes):
                     **given, **common,
                 )  # fmt: skip
                 scores.append(score(folder, cases, settings))
-            rows[start] = summarise(scores)
+            rows[start] = summarize(scores)
     except UserError as error:
-        raise click.UsageError(str(error)) from error
+        raise as_usage_error(error) from error
     click.echo(f"\n{model}, {sizes['pretrain_steps']} steps of pre-training, {sizes['steps']} of fine-tuning\n")
     click.echo(show(rows))
     environment = describe_environment(["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
     result = {**environment, "model": model, **sizes, "test": test, "seconds": time.perf_counter() - began}
     write_result(out / "scores.json", {**result, "rows": rows})
-    cv2.imwrite(str(out / "alphas.png"), cv2.cvtColor(draw(cases, folders.items()), cv2.COLOR_RGB2BGR))
+    draw(cases, folders.items(), out / "alphas.png")
     click.echo(f"\n{out / 'scores.json'}, {out / 'alphas.png'}")
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # what the trainings say
     main()

@@ -1,4 +1,4 @@
-"""Write the tables of the README, and the pictures beside them, from the results that ``publish.py`` has kept.
+"""Write the tables of the README, and the images beside them, from the results that ``publish.py`` has kept.
 
     python benchmarks/tables.py
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from loader import draw
+
+from dptmat.defaults import METRICS
 
 BENCHMARKS = Path(__file__).parent
 README = BENCHMARKS.parent / "README.md"
@@ -85,7 +87,7 @@ def pretraining_pays(result):
     """Scores after fine-tuning from each start, in the scale of the papers."""
     yield "start of fine-tuning", "SAD", "MSE e-3", "Grad", "Conn"
     for start, row in result["rows"].items():
-        scaled = [(row[name], 1e3 if name == "mse" else 1) for name in ("sad", "mse", "grad", "conn")]
+        scaled = [(row[name], 1e3 if name == "mse" else 1) for name in METRICS]
         yield start, *(f"{factor * cell['mean']:.1f} ± {factor * cell['sd']:.1f}" for cell, factor in scaled)
 
 

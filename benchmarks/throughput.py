@@ -4,9 +4,9 @@
     python benchmarks/throughput.py --data imagenet/train --model gca --batch-size 64 --amp bf16 --compile
     python benchmarks/throughput.py --data photos --device cpu --model unet_resnet18 --batch-size 4
 
-Three things in turn over rounds, all with the network, optimiser, settings and defaults of ``dptmat pretrain``:
+Three things in turn over rounds, all with the network, optimizer, settings and defaults of ``dptmat pretrain``:
 ``synthesize``, trimap, alpha and composite of one micro-batch of views again and again; ``step``, whole steps of the
-optimiser on one and the same micro-batch, which no data path can beat; ``training``, the same steps with the data
+optimizer on one and the same micro-batch, which no data path can beat; ``training``, the same steps with the data
 path, from files. ``of step`` is the speed as a share of that of ``step``.
 
 What is counted:
@@ -32,9 +32,9 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from bars import draw_bars
-from gaps import record, summarise
-from measure import describe_environment, peak_host_mb, used_device_mb, write_result
+from bars import Bar, draw_bars
+from gaps import record, summarize
+from measure import as_usage_error, describe_environment, peak_host_mb, used_device_mb, write_result
 
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.settings import to_toml
@@ -103,7 +103,7 @@ class Contender:
         """Look at some calls on the GPU, the first of which find what lies ready."""
         for _ in range(self._ready + 1):
             self._call()
-        return summarise(record(self._call, count), count)
+        return summarize(record(self._call, count), count)
 
     def _run(self, count, device):
         start = time.perf_counter()
@@ -156,19 +156,16 @@ def format_share(value):
 
 
 def draw(rows, settings, path):
-    """Draw the rows that are steps as bars into a picture file."""
-    import cv2
-
+    """Draw the rows that are steps as bars into an image file."""
     bars = []
     for row in rows[1:]:  # synthesize alone is a hundred times faster
         share = row.waited_host if row.waited_gpu is None else row.waited_gpu
         waited = "" if share is None else f"  waited {format_share(share)}"
         text = f"{row.images_per_second:,.1f}{waited}"
         speeds = row.images_per_second, row.smallest, row.largest
-        bars.append((row.name, *speeds, text, row.name == "training"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+        bars.append(Bar(row.name, *speeds, text, row.name == "training"))
     size = f"{settings.size}x{settings.size}"
-    cv2.imwrite(str(path), draw_bars(f"images/s, {settings.model}, batch {settings.batch_size}, {size}", bars))
+    draw_bars(f"images/s, {settings.model}, batch {settings.batch_size}, {size}", bars, path)
 
 
 @click.command()
@@ -195,7 +192,7 @@ def main(rounds, seconds, out, plot, **options):
         environment |= {"settings": to_toml(settings), "load_before": os.getloadavg()[0]}
         rows, memory, gaps = measure(settings, rounds, seconds)
     except UserError as error:
-        raise click.UsageError(str(error)) from error
+        raise as_usage_error(error) from error
     click.echo(f"{environment['devices']}, load {environment['load_before']:.2f}\n")
     click.echo(
         f"{'':12} {'images/s':>9} {'smallest':>9} {'largest':>9} {'ms':>9} {'of step':>8} {'waited, host':>13} "

@@ -40,7 +40,7 @@ RECORDING = [
 
 
 def test_a_recording_by_hand(gaps):
-    assert gaps.summarise(RECORDING, 2) == {
+    assert gaps.summarize(RECORDING, 2) == {
         "ms": 1.0,
         "busy": 0.8,
         "long_gaps": 1.0,
@@ -53,7 +53,7 @@ def test_a_recording_by_hand(gaps):
 
 def test_a_recording_without_a_gpu_is_refused(gaps):
     with pytest.raises(ValueError, match="seen no work of the GPU"):
-        gaps.summarise(RECORDING[:1], 2)
+        gaps.summarize(RECORDING[:1], 2)
 
 
 @pytest.mark.gpu
@@ -65,7 +65,7 @@ def test_gpu_recording_of_work_that_waits_and_copies(gaps):
         torch.cuda._sleep(2_000_000)  # cycles: 1 ms at 2 GHz
         torch.ones(1_000_000).to("cuda")
 
-    seen = gaps.summarise(gaps.record(step, 4), 4)
+    seen = gaps.summarize(gaps.record(step, 4), 4)
     assert seen["waits"] >= 1
     assert seen["mb_to_device"] == pytest.approx(4.0, rel=0.01)
     assert 0 < seen["mb_to_host"] < 0.01

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from options import as_words
 
 from dptmat import synthesize
+from dptmat.config.pretrain import PretrainConfig
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
-from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
+from dptmat.training.build import choose_augmentation
 from dptmat.training.quarantine import Quarantine
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -43,9 +44,9 @@ def test_tiny_run_on_the_cpu(photographs, tmp_path):
         assert 0 < row["start_after_imports_s"] < row["start_s"]
         assert 100 < row["peak_mb"] < 5000
         assert len(row["peak_workers_mb"]) == (2 if "DataLoader" in row["contender"] else 0)
-    picture = cv2.imread(str(plot))
-    coloured = (picture.max(2).astype(int) - picture.min(2) > 100).any(1)
-    assert np.count_nonzero(np.diff(coloured.astype(int)) == 1) == 1  # the bar of pipeline; the other one is grey
+    image = cv2.imread(str(plot))
+    colored = (image.max(2).astype(int) - image.min(2) > 100).any(1)
+    assert np.count_nonzero(np.diff(colored.astype(int)) == 1) == 1  # the bar of pipeline; the other one is grey
 
 
 def test_data_that_is_not_there_ends_with_a_line(import_benchmark, tmp_path):
@@ -65,8 +66,9 @@ def ours(photographs):
     """Network input, alpha and trimap of all 72 photographs by dptmat."""
     index = ImageIndex.open(photographs)
     sampler = Sampler(0, len(index), len(index))
+    augmentation = choose_augmentation(PretrainConfig(data=str(photographs), out="unused"))
     loader = Loader(
-        PretrainSource(index, sampler, Augmentation(), 96), sampler,
+        PretrainSource(index, sampler, augmentation, 96), sampler,
         micro_batch=len(index), device="cpu", threads=2, prefetch=1, hw_decoder_load=0.65, start=0,
         quarantine=Quarantine(print),
     )  # fmt: skip

@@ -234,13 +234,15 @@ def test_large_images_are_scaled_down(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["image", "trimap", "alpha", "prediction"])
-def test_an_image_that_was_moved_is_named_and_the_rest_is_shown(caplog, tmp_path, kind):
+def test_an_image_that_was_moved_is_named_and_the_rest_is_shown(dptmat, tmp_path, kind):
     run = write_run(tmp_path / "run", names=["leaf", "fur"])
     gone = (run / "evaluation/alpha" if kind == "prediction" else tmp_path / "inputs" / kind) / "1.png"
     gone.unlink()
-    document = page_on(run)
+    status, output, _ = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert status == 0
     caption = "truth" if kind == "alpha" else kind
-    assert f"missing: fur: no {caption}: {gone} cannot be read: No such file" in caplog.text
+    assert f"missing: fur: no {caption}: {gone} cannot be read: No such file" in output
+    document = Document((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert document.words("missing")[0].startswith(f"The {caption} is missing: {gone}")
     assert "fur 1,536 2.50 2.50 3.25 –" in document.words("scores")[0]
     alts = [image["alt"] for image in document.all("img")]
@@ -309,7 +311,8 @@ def test_a_long_log_gives_a_small_page(tmp_path):
 def test_a_page_needs_none_of_the_libraries_of_training(tmp_path):
     """In a process of its own, where importing them fails."""
     write_run(tmp_path / "run", names=["leaf"])
-    block = "sys.modules.update(dict.fromkeys(('cupy', 'nvidia', 'nvidia.dali', 'tensorboard', 'matplotlib.pyplot')))"
+    without = ["torch", "cupy", "nvidia", "nvidia.dali", "tensorboard", "matplotlib.pyplot"]
+    block = f"sys.modules.update(dict.fromkeys({without}))"
     program = f"import sys; {block}; from dptmat.report.page import report; report('run', 'page.html')"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
     assert (tmp_path / "page.html").stat().st_size > 10_000
