@@ -171,7 +171,7 @@ def _draw(axes: Axes, k: int, step: np.ndarray, mean: np.ndarray, least: np.ndar
 def _as_part_of_a_page(svg: str) -> str:
     """Take from a file by matplotlib what it draws, and leave colors and fonts to the page's CSS."""
     svg = svg[svg.index("<g ") : svg.rindex("</svg>")]  # the head has metadata, and styles that would hold for the page
-    svg = re.sub(r"<!--.*?-->|font-(size|family): [^;]*; |(?<=<g) id=\"[^\"]*\"", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->|font[-\w]*: [^;]*; |(?<=<g) id=\"[^\"]*\"", "", svg, flags=re.DOTALL)
     svg = svg.replace(_MUTED, "var(--muted)").replace(_RULE, "var(--rule)")
     svg = re.sub(rf"{_CURVE}(\d)", r"var(--curve-\1)", svg)
     return re.sub(r"(\.\d\d)\d+(?=[ \"])", r"\1", re.sub(r"\s+", " ", svg))  # a hundredth of a pixel is enough
