@@ -11,7 +11,8 @@ from dptmat.kernels.philox import Stream
 from dptmat.pipelines._dali import fn, pipeline_def, types
 from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import draw_seconds, draw_windows
-from dptmat.pipelines.probe import encode_path, read
+from dptmat.pipelines.paths import encode_path
+from dptmat.pipelines.probe import read
 
 _FILTERS = types.INTERP_NN, types.INTERP_LINEAR, types.INTERP_CUBIC, types.INTERP_LANCZOS3  # in the order of FILTERS
 

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from dptmat.errors import UserError
-from dptmat.pipelines.probe import find_unopened, find_unreadable
+from dptmat.pipelines.paths import find_unopened
+from dptmat.pipelines.probe import find_unreadable
 
 _TRIES = 5  # of a batch whose files can all be decoded when asked one by one
 _FULL_OF_BAD = 8  # times in a row that substitutes in one batch are bad, too

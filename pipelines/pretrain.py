@@ -5,7 +5,8 @@ import os
 from dptmat.errors import UserError
 from dptmat.pipelines._dali import fn, pipeline_def, types
 from dptmat.pipelines.batches import Views
-from dptmat.pipelines.probe import encode_path, read
+from dptmat.pipelines.paths import encode_path
+from dptmat.pipelines.probe import read
 from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
 
 

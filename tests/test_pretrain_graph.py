@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dptmat.pipelines.pretrain import pretrain_graph
-from dptmat.pipelines.probe import encode_path
+from dptmat.pipelines.paths import encode_path
 
 STRAIGHT = np.float32([[1, 0], [0, 1]])
 
