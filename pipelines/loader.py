@@ -38,7 +38,7 @@ class Loader:
     def __init__(self, source, sampler, *, micro_batch, device, threads, prefetch, hw_decoder_load, start, quarantine):
         self._source, self._sampler = source, sampler
         self._micro_batch, self._quarantine = micro_batch, quarantine
-        self._per_step = sampler.batch_size // sampler.ranks // micro_batch
+        self._per_step = sampler.batch_size // sampler.world_size // micro_batch
         device = torch.device(device)
         self._gpu = device if device.type == "cuda" else None
         self._options = {
@@ -126,7 +126,7 @@ class Loader:
 
     def _ids(self, number):
         step, part = divmod(number, self._per_step)
-        return self._sampler.ids(step)[part * self._micro_batch : (part + 1) * self._micro_batch]
+        return self._sampler.micro_batch(step, part, self._micro_batch)
 
     def _unreadable(self):
         """The files that made the batch fail: list of (path, reason)."""

@@ -141,8 +141,8 @@ def test_a_run_of_another_machine_is_reported(tmp_path):
 
 @pytest.mark.slow
 def test_networks_are_listed():
-    ((status, printed, told),) = run_base(["models"])
-    assert (status, told) == (0, "")
+    ((status, printed, _),) = run_base(["models"])
+    assert status == 0
     assert "matteformer" in printed
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dptmat.pipelines.pretrain import pretrain_graph
 from dptmat.pipelines.paths import encode_path
+from dptmat.pipelines.pretrain import pretrain_graph
 
 STRAIGHT = np.float32([[1, 0], [0, 1]])
 
