@@ -26,6 +26,12 @@ from dptmat.errors import UserError
 _logger = logging.getLogger(__name__)
 
 
+def _with_options(message, command):
+    """Write the parameters that a message names between backticks as the options of a command."""
+    options = {parameter.name: parameter.opts[0] for parameter in command.params}
+    return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[1]), message)
+
+
 class _Command(click.Command):
     """A command whose help lists its options by groups, and whose errors name its options.
 
@@ -347,11 +353,11 @@ def evaluate_command(checkpoint, predictions, data, image, trimap, alpha, out, s
     from dptmat.data.eval_sets import list_cases
     from dptmat.defaults import TRIMAP_SOURCES
     from dptmat.device import choose_device
-    from dptmat.tasks.evaluate import evaluate, table
+    from dptmat.tasks.evaluate import evaluate, evaluate_files, table
     from dptmat.weights.load import load_network
 
     if (checkpoint is None) == (predictions is None):
-        raise UserError("give one of --checkpoint, a network, and --predictions, a folder of alphas")
+        raise UserError("give one of `checkpoint`, a network, and `predictions`, a folder of alphas")
     cases = list_cases(data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions)
     network = load_network(checkpoint, choose_device(device))[0] if checkpoint else None
     with click.progressbar(length=len(cases), file=sys.stderr) as bar:
@@ -405,7 +411,7 @@ def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device
     """
     _show_log(err=True)
     from dptmat.device import choose_device
-    from dptmat.tasks.predict import find_samples, predict
+    from dptmat.tasks.predict import find_cases, predict
     from dptmat.weights.load import load_network
 
     options = {"bits": int(bits), "cutout": cutout, "dilate": dilate, "tile": tile, "amp": amp}
@@ -415,10 +421,10 @@ def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device
     with click.progressbar(results, length=len(samples), file=sys.stderr) as bar:
         left_out = [(name, reason) for name, reason in bar if reason]
     for name, reason in left_out:
-        click.echo(f"left out: {name}: {reason}", err=True)
-    click.echo(f"{out}: {len(samples) - len(left_out)} alphas, {len(left_out)} left out")
+        click.echo(_with_options(f"left out: {name}: {reason}", click.get_current_context().command), err=True)
+    click.echo(f"{out}: {len(cases) - len(left_out)} alphas, {len(left_out)} left out")
     if left_out:
-        click.get_current_context().exit(2 if len(left_out) == len(samples) else 1)
+        click.get_current_context().exit(2 if len(left_out) == len(cases) else 1)
 
 
 @dptmat.command("compose")
@@ -443,12 +449,12 @@ def compose_command(fg, alpha, bg, out, each, trimap, fg_names, bg_names):
     _show_log(err=True)
     from dptmat.tasks.compose_test_set import compose, find_foregrounds
 
-    foregrounds = find_foregrounds(fg, alpha, bg, out, each=each, trimap=trimap, fg_names=fg_names, bg_names=bg_names)
-    total = len(foregrounds) * each
-    with click.progressbar(compose(foregrounds, out), length=total, file=sys.stderr) as bar:
+    compositions = find_compositions(fg, alpha, bg, out, each=each, trimap=trimap, fg_names=fg_names, bg_names=bg_names)
+    total = len(compositions) * each
+    with click.progressbar(compose(compositions, out), length=total, file=sys.stderr) as bar:
         for _ in bar:
             pass
-    click.echo(f"{out}: {total} composites of {len(foregrounds)} foregrounds")
+    click.echo(f"{out}: {total} composites of {len(compositions)} foregrounds")
 
 
 @dptmat.command("report")

@@ -1,6 +1,6 @@
 """Where a fine-tuning sample is cut out: a window around unknown pixels of a foreground, and the same of a background.
 
-The published augmentation (`Recipe`) resizes, warps and enlarges whole pictures and crops at the end. Here the crop is
+The published augmentation (`Recipe`) resizes, warps and enlarges whole images and crops at the end. Here the crop is
 chosen first, from a list of the foreground's unknown pixels, and only the window is ever computed.
 
 Source: MG Matting (Yu et al., CVPR 2021) and GCA-Matting (Li and Lu, AAAI 2020), as their published code does it.

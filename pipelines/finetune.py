@@ -108,7 +108,7 @@ class FinetuneSource:
 
 @pipeline_def(enable_conditionals=True)
 def finetune_graph(feed, size, margin, gpu, hw_decoder_load, until="warp"):
-    """Read, decode, resize the part that is needed, warp it to the window; five pictures of a sample.
+    """Read, decode, resize the part that is needed, warp it to the window; five images of a sample.
 
     Args:
         feed: Callable that gives the arguments of one batch: five paths as uint8 [bytes] each (foreground, alpha,
@@ -120,7 +120,7 @@ def finetune_graph(feed, size, margin, gpu, hw_decoder_load, until="warp"):
         until: The last stage to run, "read", "decode" or "warp": to measure what each takes.
 
     Returns:
-        The fields of ``Layers``, or in place of the pictures what the last stage has made of them.
+        The fields of ``Layers``, or in place of the images what the last stage has made of them.
     """
     dtypes = [types.UINT8] * 5 + [types.BOOL] + [types.FLOAT] * 6 + [types.INT32] * 3 + [types.FLOAT, types.INT64]
     (
@@ -142,11 +142,11 @@ def finetune_graph(feed, size, margin, gpu, hw_decoder_load, until="warp"):
             encoded, device="mixed" if gpu else "cpu", output_type=output_type, hw_decoder_load=hw_decoder_load
         )
 
-    def cut(picture, kind, **fill):
+    def cut(image, kind, **fill):
         if until != "warp":
-            return picture
+            return image
         part = fn.resize(
-            picture, size=shape, roi_start=start, roi_end=end, roi_relative=True, interp_type=kind, antialias=True
+            image, size=shape, roi_start=start, roi_end=end, roi_relative=True, interp_type=kind, antialias=True
         )
         return fn.warp_affine(
             part, matrix=matrix, size=[side, side], interp_type=types.INTERP_LINEAR, inverse_map=True, **fill

@@ -17,12 +17,12 @@ LONGEST_ASPECT = 4
 
 def shrink_on_cpu(photo, size):
     """Resize photographs in a graph as ``shrink`` does."""
-    return _on_threads(lambda picture: shrink(picture, size), photo)
+    return _on_threads(lambda image: shrink(image, size), photo)
 
 
 def warp_on_cpu(photo, affine, size):
     """Warp photographs in a graph as ``warp`` does."""
-    return _on_threads(lambda picture, matrix: warp(picture, matrix, size), photo, affine)
+    return _on_threads(lambda image, matrix: warp(image, matrix, size), photo, affine)
 
 
 def shrink(photo, size):

@@ -1,8 +1,11 @@
 """Test sets are found by the layouts in which they are published."""
 
+from dataclasses import replace
+
 import pytest
 
 from dptmat.data.eval_sets import list_cases
+from dptmat.data.image_io import Case
 from dptmat.errors import UserError
 
 
@@ -39,11 +42,11 @@ def test_layouts_of_known_test_sets(folders, tmp_path, image, alpha, trimap):
             (folders / source).rename(tmp_path / "known" / folder)
     data = tmp_path / "known"
     if trimap is None:
-        with pytest.raises(UserError, match=f"--trimap is missing in --data {data}; give a folder, or all-unknown or"):
+        with pytest.raises(UserError, match=f"`trimap` is missing in `data` {data}; give a folder, or all-unknown or"):
             list_cases(data=data)
     cases = list_cases(data=data, trimap=None if trimap else "from-alpha")
-    expected = {"name": "a", "image": data / image / "a.png", "alpha": data / alpha / "a.png"}
-    assert cases[0] == expected | ({"trimap": data / trimap / "a.png"} if trimap else {})
+    expected = Case("a", image=data / image / "a.png", alpha=data / alpha / "a.png")
+    assert cases[0] == replace(expected, trimap=data / trimap / "a.png" if trimap else None)
 
 
 def test_the_image_of_a_prediction_is_found_where_there_is_one(folders):

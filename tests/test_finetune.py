@@ -213,7 +213,7 @@ def test_a_network_without_the_trimap_sees_the_picture_alone(files, tmp_path):
         ({"--val-image": "{tmp}/few"}, "--val-image, --val-trimap and --val-alpha belong together"),
         (
             {"--val-image": "{tmp}/few", "--val-alpha": "{tmp}/empty", "--val-trimap": "from-alpha"},
-            "--val-alpha {tmp}/empty holds no picture",
+            "--val-alpha {tmp}/empty holds no image",
         ),
         ({"--init": ""}, "--init"),
         ({"--fg": "{tmp}/none"}, "--fg {tmp}/none does not exist"),

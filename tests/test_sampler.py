@@ -94,7 +94,9 @@ def test_substitutes_are_all_photographs_each_once_and_fixed_by_seed_and_id():
 
 
 def test_impossible_batches_are_refused():
-    with pytest.raises(UserError, match="`batch_size` 8 is more than the 5 photographs .*; use a `batch_size` of 5 or less"):
+    with pytest.raises(
+        UserError, match="`batch_size` 8 is more than the 5 photographs .*; use a `batch_size` of 5 or less"
+    ):
         Sampler(seed=0, images=5, batch_size=8)
     with pytest.raises(UserError, match="`batch_size` 8 does not divide among 3 processes"):
         Sampler(seed=0, images=50, batch_size=8, world_size=3)

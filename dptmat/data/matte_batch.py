@@ -58,9 +58,9 @@ def compose(layers: Layers, recipe: Recipe) -> MatteBatch:
     fg = torch.where(alpha.amax((1, 2, 3), keepdim=True) > 0, jitter(fg, alpha, choice), fg).clamp(0, 1)
     bg = _planes(layers.bg)
     guidance = (trimap == torch.arange(3, device=trimap.device)[:, None, None]).float()
-    picture = torch.cat([_normalise(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
+    image = torch.cat([_normalise(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
     return MatteBatch(
-        picture.contiguous(memory_format=torch.channels_last),
+        image.contiguous(memory_format=torch.channels_last),
         alpha,
         _normalise((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True),
         trimap,
@@ -120,12 +120,12 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def _normalise(
-    picture: Tensor,  # [N, 3, H, W]
+    image: Tensor,  # [N, 3, H, W]
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Tensor:  # [N, 3, H, W]
     # Channel by channel with numbers: to bring tensors of them to a GPU, the host would wait for it.
-    channels = zip(picture.unbind(1), mean, std, strict=True)
+    channels = zip(image.unbind(1), mean, std, strict=True)
     return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)
 
 

@@ -19,7 +19,7 @@ from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.settings import from_mapping
 from dptmat.contact_sheets import samples_sheet
 from dptmat.data.foregrounds import read_foregrounds
-from dptmat.data.image_io import pair
+from dptmat.data.image_io import Case, pair
 from dptmat.data.index import ImageIndex
 from dptmat.data.matte_batch import MatteBatch, compose
 from dptmat.data.sampler import Sampler
@@ -32,7 +32,8 @@ from dptmat.losses import matting_losses, refine
 from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import Recipe
 from dptmat.pipelines.finetune import FinetuneSource
-from dptmat.tasks.evaluate import evaluate, mean_scores, table
+from dptmat.tasks.evaluate import evaluate, log_exception, mean_scores, table
+from dptmat.tasks.score import Score, score_network
 from dptmat.training import distributed
 from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
 from dptmat.training.distributed import Process
@@ -218,10 +219,10 @@ def _validation_cases(settings: FinetuneConfig):
     if not settings.val_image:
         return [], "files"
     made = settings.val_trimap in TRIMAP_SOURCES
-    folders = {"val-image": settings.val_image, "val-alpha": settings.val_alpha}
-    if not made:
-        folders["val-trimap"] = settings.val_trimap
-    cases = [{key.removeprefix("val-"): value for key, value in case.items()} for case in pair(**folders)]
+    cases = pair(
+        image=settings.val_image, alpha=settings.val_alpha, trimap=None if made else settings.val_trimap,
+        parameters={"image": "val_image", "alpha": "val_alpha", "trimap": "val_trimap"},
+    )  # fmt: skip
     return cases, settings.val_trimap if made else "files"
 
 
