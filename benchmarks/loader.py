@@ -71,13 +71,14 @@ def open_contender(name, options):
     """Build a contender: an endless iterator, what is done with each batch, and how many batches may lie ready."""
     from usual import make_batches
 
+    from dptmat.config.pretrain import PretrainConfig
     from dptmat.data.index import ImageIndex
     from dptmat.data.sampler import Sampler
     from dptmat.kernels import synthesize
-    from dptmat.pipelines.augment import Augmentation
     from dptmat.pipelines.loader import Loader
     from dptmat.pipelines.pretrain import PretrainSource
     from dptmat.training.quarantine import Quarantine, name_bad
+    from dptmat.training.run import choose_augmentation
 
     imported = time.perf_counter()
     index = ImageIndex.open(options.data)
@@ -86,13 +87,14 @@ def open_contender(name, options):
         rest = options.size, options.batch_size, options.threads, options.device
         return make_batches(paths, *rest, LOADERS[name]), lambda batch: batch, 2 * options.threads, imported
     sampler = Sampler(0, len(index), options.batch_size)
-    source = PretrainSource(index, sampler, Augmentation(), options.size)
+    augmentation = choose_augmentation(PretrainConfig(data=options.data, out="unused"))
+    source = PretrainSource(index, sampler, augmentation, options.size)
     loader = Loader(
         source, sampler, micro_batch=options.batch_size, device=options.device, threads=options.threads,
         prefetch=options.prefetch, hw_decoder_load=options.hw_decoder_load, start=0, quarantine=Quarantine(name_bad),
     )  # fmt: skip
     if name in STAGES:
-        return loader.run_stage(name), lambda outputs: outputs, options.prefetch, imported
+        return loader.run_to(name), lambda outputs: outputs, options.prefetch, imported
     kept = []
 
     def compose(views):

@@ -11,11 +11,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from options import as_words
+from ranges import make_augmentation
 
 from dptmat import synthesize
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
-from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.training.quarantine import Quarantine
@@ -65,8 +65,8 @@ def ours(photographs):
     index = ImageIndex.open(photographs)
     sampler = Sampler(0, len(index), len(index))
     loader = Loader(
-        PretrainSource(index, sampler, Augmentation(), 96), sampler,
-        micro_batch=len(index), device="cpu", threads=2, prefetch=1, hw_decoder_load=0.65, start=0,
+        PretrainSource(index, sampler, make_augmentation(), 96), sampler,
+        micro_batch=len(index), device="cpu", threads=2, prefetch=1,
         quarantine=Quarantine(print),
     )  # fmt: skip
     views = next(loader)

@@ -133,7 +133,7 @@ class Finetuning:
             unknown = batch.trimap == 1
             regions = dict.fromkeys(outputs, unknown)
             if self._refines(step):
-                widest = self._recipe.refine_os4, self._recipe.refine_os1
+                widest = REFINE_OS4, REFINE_OS1
                 side = MATTEFORMER_SIDE if settings.model.startswith("matteformer") else None
                 outputs, regions = refine(outputs, batch.widths, widest, side)
                 if not settings.whole:
