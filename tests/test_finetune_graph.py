@@ -13,6 +13,7 @@ from ranges import make_recipe
 from dptmat.data.foregrounds import read_foregrounds
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
+from dptmat.errors import UserError
 from dptmat.kernels.permutation import permute, round_keys
 from dptmat.kernels.philox import Stream
 from dptmat.pipelines.augment import linear_map
@@ -166,3 +167,18 @@ def test_a_bad_file_costs_its_own_samples_alone(files, which):
     behind = np.array([torch.equal(a, b) for a, b in zip(good[4], layers[4], strict=True)])
     assert np.array_equal(same & behind, ~touched)
     assert torch.equal(good[6], layers[6])
+
+
+def test_bad_files_of_its_own_are_counted_alone(files):
+    fg, alpha, bg = files
+    foregrounds, index = read_foregrounds(fg, alpha)[0], ImageIndex.open(bg)
+    source = FinetuneSource(foregrounds, index, Sampler(SEED, len(index), 8), make_recipe(), SIZE)
+    foreign = {f"/elsewhere/{i}.jpg": "is damaged" for i in range(100)}
+    assert source.count_bad(foreign) == [("foregrounds", 0, 4), ("backgrounds", 0, 8)]
+    bad = {**foreign, foregrounds[0].fg: "x", foregrounds[0].alpha: "x", foregrounds[1].alpha: "x", index[2]: "x"}
+    assert source.count_bad(bad) == [("foregrounds", 2, 4), ("backgrounds", 1, 8)]
+    source.require_some(bad)
+    with pytest.raises(UserError, match="none of the 4 foregrounds can be decoded"):
+        source.require_some({foreground.fg: "x" for foreground in foregrounds})
+    with pytest.raises(UserError, match="none of the 8 backgrounds can be decoded"):
+        source.require_some({index[i]: "x" for i in range(8)})
