@@ -53,16 +53,16 @@ def test_the_image_of_a_prediction_is_found_where_there_is_one(folders):
     """The folders of alphas and trimaps alone leave AIM-500 and P3M-500 open."""
     (folders / "alpha").rename(folders / "mask")
     (case, *_) = list_cases(data=folders, predictions=folders / "mask")
-    assert case.keys() == {"name", "alpha", "trimap", "prediction"}
+    assert case.paths.keys() == {"alpha", "trimap", "prediction"}
     (folders / "image").rename(folders / "blurred_image")
     (case, *_) = list_cases(data=folders, predictions=folders / "mask")
-    assert case["image"] == folders / "blurred_image/a.png"
+    assert case.image == folders / "blurred_image/a.png"
 
 
 def test_explicit_folders_win_over_the_layout(folders):
     (folders / "alpha").rename(folders / "mattes")
     (case, *_) = list_cases(data=folders, alpha=folders / "mattes")
-    assert case["alpha"] == folders / "mattes/a.png"
-    assert case["trimap"] == folders / "trimap/a.png"
+    assert case.alpha == folders / "mattes/a.png"
+    assert case.trimap == folders / "trimap/a.png"
     (case, *_) = list_cases(data=folders, alpha=folders / "mattes", trimap="all-unknown")
-    assert "trimap" not in case
+    assert case.trimap is None

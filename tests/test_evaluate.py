@@ -82,7 +82,7 @@ def run(caplog):
 # ---- a network
 
 
-def test_a_network_is_scored_and_its_alphas_are_written(test_set, tmp_path):
+def test_a_network_is_scored_and_its_alphas_are_written(run, test_set, tmp_path):
     network = StandIn()
     done = []
     result, lines = run(
@@ -120,7 +120,7 @@ def test_a_network_is_scored_and_its_alphas_are_written(test_set, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["alpha", "scores.csv", "scores.json"]
 
 
-def test_alpha_is_cut_to_8_bits_not_rounded(test_set, tmp_path):
+def test_alpha_is_cut_to_8_bits_not_rounded(run, test_set, tmp_path):
     constant = StandIn(compute=lambda x: torch.full_like(x[:, :1], 99.9 / 255))
     run(cases_of(test_set, "image", "trimap", "alpha"), constant, out=tmp_path / "out")
     assert np.unique(grey(tmp_path / "out/alpha/a.png")).tolist() == [0, 99, 255]
@@ -170,7 +170,7 @@ def test_known_regions_follow_the_trimap_unless_the_network_takes_none(run, test
         assert result.known_regions == known
 
 
-def test_all_unknown_shows_nothing_and_scores_the_whole_image(test_set, tmp_path):
+def test_all_unknown_shows_nothing_and_scores_the_whole_image(run, test_set, tmp_path):
     network = StandIn(6, half)
     result, _ = run(cases_of(test_set, "image", "alpha"), network, trimap="all-unknown", out=tmp_path / "out")
     assert all((x[:, 4] == 1).all() and not x[:, [3, 5]].any() for x in network.shown)
@@ -249,7 +249,7 @@ def other_values(folder):
 
 
 @pytest.mark.parametrize("damage", [cut_file, other_size, other_values])
-def test_one_bad_image_is_named_and_the_rest_scored(test_set, tmp_path, dptmat, damage):
+def test_one_bad_image_is_named_and_the_rest_scored(run, test_set, tmp_path, dptmat, damage):
     whole, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     message = damage(test_set)
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
@@ -295,7 +295,7 @@ def test_nothing_can_be_scored(run, test_set, tmp_path):
     assert (content["images"], content["mean"]) == ([], dict.fromkeys(METRICS))
 
 
-def test_an_alpha_that_is_not_finite_is_left_out(test_set):
+def test_an_alpha_that_is_not_finite_is_left_out(run, test_set):
     broken = StandIn(compute=lambda x: x[:, :1] / 0 * 0)
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), broken)
     assert result.images == []
@@ -313,7 +313,7 @@ def test_the_test_set_is_never_written_over(run, test_set, tmp_path):
         (("image", "trimap", "alpha"), {"out": tmp_path / "out"}),
     ):
         cases = cases_of(test_set, *keys)
-        with pytest.raises(UserError, match=f"--out {options['out']} holds .*, which is read; give another folder"):
+        with pytest.raises(UserError, match=f"`out` {options['out']} holds .*, which is read; give another folder"):
             run(cases, StandIn(), **options)
     cases = pair(alpha=test_set / "alpha", prediction=test_set / "image")
     with pytest.raises(UserError, match=f"`out` {test_set} holds .*, which is read"):
@@ -323,13 +323,11 @@ def test_the_test_set_is_never_written_over(run, test_set, tmp_path):
 
 def test_wrong_arguments(run, test_set):
     cases = cases_of(test_set, "image", "alpha")
-    with pytest.raises(ValueError, match="a case must have name, image, trimap, alpha; .* lacks trimap"):
+    with pytest.raises(ValueError, match="a case must have image, trimap, alpha; .* lacks trimap"):
         run(cases, StandIn())
-    with pytest.raises(
-        ValueError, match="a case must have name, trimap, alpha, prediction; .* lacks trimap, prediction"
-    ):
+    with pytest.raises(ValueError, match="a case must have trimap, alpha, prediction; .* lacks trimap, prediction"):
         run(cases)
-    with pytest.raises(ValueError, match="trimap must be files, all-unknown or from-alpha, got 'none'"):
+    with pytest.raises(ValueError, match="`trimap` must be files, all-unknown or from-alpha, got 'none'"):
         run(cases, StandIn(), trimap="none")
 
 

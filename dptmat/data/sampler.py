@@ -1,5 +1,6 @@
 """The order of an endless run: which sample ids a rank gets at a step, and which photograph each id shows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,16 +48,25 @@ class Sampler:
         first = epoch * self.images + step * self.batch_size + self.rank * local
         return first + np.arange(local, dtype=np.int64)
 
-    def micro_batch(self, step: int, part: int, size: int) -> np.ndarray:  # int64 [size]
-        """Return the sample ids of micro-batch ``part`` of this rank at ``step``, of ``size`` samples each."""
+    def micro_batch(self, step: int, part: int, size: int) -> np.ndarray:
+        """Return the sample ids of one micro-batch of this rank.
+
+        Args:
+            step: The step.
+            part: Number of the micro-batch in its step, from 0.
+            size: Samples of a micro-batch; divides batch_size / world_size.
+
+        Returns:
+            int64 [size].
+        """
         return self.ids(step)[part * size : (part + 1) * size]
 
-    def global_ids(self, step: int) -> np.ndarray:  # int64 [batch_size]
-        """Return the sample ids of all ranks at ``step``."""
-        return replace(self, rank=0, ranks=1).ids(step)
+    def global_ids(self, step: int) -> np.ndarray:
+        """Return the sample ids of all ranks at ``step``: int64 [batch_size]."""
+        return replace(self, rank=0, world_size=1).ids(step)
 
-    def images_of(self, ids):
-        """Number of the photograph that each sample shows: int64 [N], 0 <= number < images."""
+    def images_of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the number of the photograph that each sample shows: int64 [N], 0 <= number < images."""
         epochs, positions = np.divmod(np.asarray(ids, np.int64), self.images)
         return permute(positions, self.images, round_keys(self.seed, Stream.SHUFFLE, epochs))
 

@@ -30,7 +30,7 @@ from dptmat.inference import MATTEFORMER_SIDE
 from dptmat.kernels.philox import Stream, words
 from dptmat.losses import matting_losses, refine
 from dptmat.pipelines.batches import Layers
-from dptmat.pipelines.crop_window import Recipe
+from dptmat.pipelines.crop_window import REFINE_OS1, REFINE_OS4, Recipe
 from dptmat.pipelines.finetune import FinetuneSource
 from dptmat.tasks.evaluate import evaluate, log_exception, mean_scores, table
 from dptmat.tasks.score import Score, score_network
@@ -153,11 +153,12 @@ class Finetuning:
             return None
         process = self._process
         distributed.broadcast_(model.buffers())  # each process has its own running statistics of batch norms
-        part = evaluate(
-            self._cases[process.rank :: process.world_size], model, trimap=self._trimaps, seed=self._settings.seed,
-            report=_silent if self._has_validated else _logger.warning,  # the same images are left out every time
-        )  # fmt: skip
-        scores = mean_scores([score for images in distributed.gather(part.images) for score in images])
+        own = self._cases[process.rank :: process.world_size]
+        results = list(score_network(own, model, trimap=self._trimaps, seed=self._settings.seed))
+        for result in () if self._has_validated else results:  # the same images are left out every time
+            log_exception(result)
+        images = [result for result in results if isinstance(result, Score)]
+        scores = mean_scores([score for part in distributed.gather(images) for score in part])
         if math.isnan(scores["sad"]) and not self._has_validated:
             raise UserError(
                 "none of the validation images can be scored, so that no best network could be told; the messages "
@@ -199,9 +200,8 @@ class Finetuning:
         out = Path(self._settings.out) / "evaluation"
         network, _ = load_network(self._best, self._process.device)
         evaluation = evaluate(
-            self._cases, network, out=out, trimap=self._trimaps, seed=self._settings.seed, checkpoint=self._best,
-            report=_silent,
-        )  # fmt: skip
+            self._cases, network, out=out, trimap=self._trimaps, seed=self._settings.seed, checkpoint=self._best
+        )
         _logger.info("best        %s", self._best)
         _logger.info("evaluation  %s", out)
         _logger.info("%s", table(evaluation))
@@ -214,7 +214,7 @@ class Finetuning:
         return step >= warmup
 
 
-def _validation_cases(settings: FinetuneConfig):
+def _validation_cases(settings: FinetuneConfig) -> tuple[list[Case], str]:
     """Pair the validation images, and tell where their trimaps are from: (cases, "files" or how they are made)."""
     if not settings.val_image:
         return [], "files"
@@ -229,7 +229,3 @@ def _validation_cases(settings: FinetuneConfig):
 def _sad_of(path: Path) -> float:
     """Read the SAD of the best network so far, infinite where there is none."""
     return read(path)["scores"]["sad"] if path.exists() else float("inf")
-
-
-def _silent(line: str) -> None:
-    pass
