@@ -167,9 +167,7 @@ def finetune_graph(
     Returns:
         The fields of ``Layers``, or in place of the images what the last stage has made of them.
     """
-    dtypes, dimensions = [dtype for dtype, _ in _INPUTS.values()], [ndim for _, ndim in _INPUTS.values()]
-    inputs = fn.external_source(feed, num_outputs=len(_INPUTS), batch=True, dtype=dtypes, ndim=dimensions)
-    given = {name: inputs[i] for i, name in enumerate(_INPUTS)}
+    given = _take_inputs(feed)
     windows = Windows(*(given[name] for name in Windows._fields))
     fg_filter, alpha_filter, bg_filter = (fn.reinterpret(windows.filters[i], dtype=types.INTERP_TYPE) for i in range(3))
     side = size + 2 * margin
@@ -182,7 +180,7 @@ def finetune_graph(
             encoded, device="mixed" if gpu else "cpu", output_type=output_type, hw_decoder_load=hw_decoder_load
         )
 
-    def cut(image: DataNode, kind: DataNode, **fill: int) -> DataNode:
+    def cut(image: DataNode, kind: DataNode, **fill: Any) -> DataNode:
         if last_stage != "warp":
             return image
         part = fn.resize(
@@ -203,10 +201,16 @@ def finetune_graph(
         second_fg, second_alpha = fg, alpha
     bg = decode(given["bg"], types.RGB)
     if last_stage == "warp":
-        start, end = windows.background_window[0], windows.background_window[1]
         bg = fn.resize(
-            bg, size=[size, size], roi_start=start, roi_end=end, roi_relative=True, interp_type=bg_filter,
-            antialias=True,
+            bg, size=[size, size], roi_start=windows.background_window[0], roi_end=windows.background_window[1],
+            roi_relative=True, interp_type=bg_filter, antialias=True,
         )  # fmt: skip
-    choices, ids = windows.choices, given["ids"]
+    choices, ids = given["choices"], given["ids"]
     return fg, alpha, second_fg, second_alpha, bg, choices.gpu() if gpu else choices, ids.gpu() if gpu else ids
+
+
+def _take_inputs(feed: Callable[[], tuple]) -> dict[str, DataNode]:
+    """Take what ``feed`` gives by its names."""
+    dtypes, dimensions = [dtype for dtype, _ in _INPUTS.values()], [ndim for _, ndim in _INPUTS.values()]
+    inputs = fn.external_source(feed, num_outputs=len(_INPUTS), batch=True, dtype=dtypes, ndim=dimensions)
+    return {name: inputs[i] for i, name in enumerate(_INPUTS)}

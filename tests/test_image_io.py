@@ -319,7 +319,7 @@ def test_pairs_go_by_name_and_the_first_folder_says_which(tmp_path):
     assert refused(pair, trimap=trimap, image=image) == (
         f"`image` {image} has no partner of c of `trimap` {trimap}; partners have the same name, whatever their ending"
     )
-    assert refused(pair, trimap=trimap, image=image, parameters={"image": "val_image"}).startswith(
+    assert refused(pair, {"image": "val_image"}, trimap=trimap, image=image).startswith(
         f"`val_image` {image} has no partner of c of `trimap` {trimap};"
     )
 

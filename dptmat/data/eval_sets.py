@@ -53,10 +53,10 @@ def list_cases(
     if folders["trimap"] in TRIMAP_SOURCES:
         folders["trimap"] = None
     if predictions is None:
-        return pair(**folders)
+        return pair(None, **folders)
     return pair(
+        {"prediction": "predictions"},
         alpha=folders["alpha"], prediction=predictions, image=folders["image"], trimap=folders["trimap"],
-        parameters={"prediction": "predictions"},
     )  # fmt: skip
 
 

@@ -35,10 +35,11 @@ def read_foregrounds(fg: str | Path, alpha: str | Path) -> tuple[list[Foreground
     problems = [result for result in read if isinstance(result, UserError)]
     if problems:
         raise UserError("\n".join(map(str, problems)))
-    good = [foreground for foreground in read if len(foreground.unknown)]
+    foregrounds = [result for result in read if not isinstance(result, UserError)]
+    good = [foreground for foreground in foregrounds if len(foreground.unknown)]
     empty = [
         (Path(foreground.alpha), f"no unknown pixel: alpha is {'opaque' if foreground.opaque.all() else 'empty'}")
-        for foreground in read
+        for foreground in foregrounds
         if not len(foreground.unknown)
     ]
     if not good:

@@ -102,7 +102,10 @@ class Finetuning:
         self.steps = settings.steps
         files = "\n".join(f"{Path(f.fg).name}\t{Path(f.alpha).name}\t{f.width}\t{f.height}" for f in foregrounds)
         digest = blake2b(files.encode(errors="surrogateescape"), digest_size=16).hexdigest()
-        self.data_fingerprint = {"count": len(backgrounds), "digest": backgrounds.digest() + digest}
+        self.data_fingerprint: dict[str, int | str] = {
+            "count": len(backgrounds),
+            "digest": backgrounds.digest() + digest,
+        }
         self.summary = f"{len(foregrounds)} foregrounds over {len(backgrounds)} backgrounds"
         self._recipe = Recipe(
             choose_augmentation(settings),
@@ -220,8 +223,8 @@ def _validation_cases(settings: FinetuneConfig) -> tuple[list[Case], str]:
         return [], "files"
     made = settings.val_trimap in TRIMAP_SOURCES
     cases = pair(
+        {"image": "val_image", "alpha": "val_alpha", "trimap": "val_trimap"},
         image=settings.val_image, alpha=settings.val_alpha, trimap=None if made else settings.val_trimap,
-        parameters={"image": "val_image", "alpha": "val_alpha", "trimap": "val_trimap"},
     )  # fmt: skip
     return cases, settings.val_trimap if made else "files"
 

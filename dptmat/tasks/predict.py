@@ -95,7 +95,7 @@ def predict(
         UserError: ``tile`` is out of its range, or the network's device does not compute in the precision of ``amp``.
         OSError: A file cannot be written.
     """
-    require_tile("`tile`", tile)
+    require_tile("`tile`", tile or 0)
     dtype = choose_dtype(amp, next(network.parameters()).device)
     Path(out, CUTOUT if cutout else "").mkdir(parents=True, exist_ok=True)
     options = {"tile": tile, "autocast": None if dtype == torch.float32 else dtype}

@@ -128,7 +128,7 @@ def score_files(
 
 def takes_trimap(network: nn.Module) -> bool:
     """Tell whether a network is shown a trimap, or a mask of its foreground; the others see the image alone."""
-    return original_of(network).in_channels != 3
+    return bool(original_of(network).in_channels != 3)
 
 
 def _made_trimaps(trimap: str) -> dict[str, str]:
