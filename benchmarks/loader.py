@@ -94,7 +94,7 @@ def open_contender(name, options):
         prefetch=options.prefetch, hw_decoder_load=options.hw_decoder_load, start=0, quarantine=Quarantine(name_bad),
     )  # fmt: skip
     if name in STAGES:
-        return loader.run_stage(name), lambda outputs: outputs, options.prefetch, imported
+        return loader.run_to(name), lambda outputs: outputs, options.prefetch, imported
     kept = []
 
     def compose(views):

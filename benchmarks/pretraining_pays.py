@@ -43,15 +43,15 @@ HEIGHT, HEAD = 260, 28  # of an image and of its caption, in pixels
 def split(mattes, test, out):
     """Pair the mattes: lists of the fine-tuning's files, written to ``out``, and the cases of the test."""
     cases = pair(**{name: mattes / name for name in ("image", "trimap", "alpha", "fg")})
-    unknown = set(test) - {case["name"] for case in cases}
+    unknown = set(test) - {case.name for case in cases}
     if unknown:
         raise UserError(f"--test {','.join(sorted(unknown))}: --mattes {mattes} holds no such images")
     lists = {}
     for kind in ("fg", "alpha"):
         lists[kind] = str(out / f"{kind}.txt")
-        paths = [os.path.abspath(case[kind]) for case in cases if case["name"] not in test]
+        paths = [os.path.abspath(case.path(kind)) for case in cases if case.name not in test]
         Path(lists[kind]).write_text("".join(f"{path}\n" for path in paths))
-    return lists, [case for case in cases if case["name"] in test]
+    return lists, [case for case in cases if case.name in test]
 
 
 def train(task, folder, settings):
@@ -97,8 +97,8 @@ def draw(cases, folders, path):
     """Draw image, truth and the prediction of each start, a row for each test image, into a PNG file."""
     rows = []
     for case in cases:
-        tiles = {"image": read_image(case["image"]), "truth": read_alpha(case["alpha"])}
-        tiles |= {start: read_alpha(folder / "evaluation/alpha" / f"{case['name']}.png") for start, folder in folders}
+        tiles = {"image": read_image(case.path("image")), "truth": read_alpha(case.path("alpha"))}
+        tiles |= {start: read_alpha(folder / "evaluation/alpha" / f"{case.name}.png") for start, folder in folders}
         tiles = {caption: cv2.cvtColor(t, cv2.COLOR_GRAY2RGB) if t.ndim == 2 else t for caption, t in tiles.items()}
         width = round(HEIGHT * tiles["image"].shape[1] / tiles["image"].shape[0])
         rows.append({c: cv2.resize(t, (width, HEIGHT), interpolation=cv2.INTER_AREA) for c, t in tiles.items()})

@@ -20,10 +20,8 @@ from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.run import AUGMENTATION, DATA, GROUPS, LEADING, METHOD
 from dptmat.config.settings import SettingsT, from_mapping, read_toml, to_toml
-from dptmat.defaults import DEVICES, PRECISIONS
+from dptmat.defaults import DEVICES, PRECISIONS, TRIMAP_SOURCES
 from dptmat.errors import UserError
-
-_logger = logging.getLogger(__name__)
 
 
 class _Command(click.Command):
@@ -249,18 +247,18 @@ def preview_command(config_file: str | None, out: str, **options: Any) -> None:
 @dptmat.command("index")
 @click.option("--data", required=True, metavar="DIR|FILE", help="Photographs: a folder, or a text file of paths.")
 @click.option("--out", default="photographs.txt", metavar="FILE", show_default=True, help="List of the good ones.")
-def index_command(data, out):
+def index_command(data: str, out: str) -> None:
     """Decode every photograph once, strictly; name the bad ones and write a list of the good ones for --data.
 
     Example: dptmat index --data imagenet/train --out train.txt
     """
-    _show_log(err=False)
     from dptmat.data.check import check_photographs
     from dptmat.data.index import ImageIndex, write_list
 
+    _show_log(err=True)
     _require_place_for_a_file(out, f"--out {out}")
     index = ImageIndex.open(data)
-    bad = {}
+    bad: dict[str, str] = {}
     with click.progressbar(length=len(index), file=sys.stderr) as bar:
         for checked, found in check_photographs(index):
             bar.update(checked)
@@ -272,7 +270,7 @@ def index_command(data, out):
 
 
 @dptmat.command("models")
-def models_command():
+def models_command() -> None:
     """List the networks with their parameters and the multiply-adds of one image.
 
     Any backbone of timm with feature maps at /4, /8, /16 and /32 makes a further one: unet_NAME.
@@ -298,7 +296,7 @@ def models_command():
 )  # fmt: skip
 @click.argument("path", metavar="IN")
 @click.argument("out", metavar="OUT")
-def convert_command(official, form, path, out):
+def convert_command(official: str | None, form: str, path: str, out: str) -> None:
     """Turn the weights in IN, of a run or of an official matting project, into the file OUT.
 
     \b
@@ -332,7 +330,10 @@ def convert_command(official, form, path, out):
     "--tile", type=int, default=0, show_default=True, metavar="PIXELS",
     help="Cut larger images into tiles of this side, a multiple of 224 from 448; 0: only if the memory runs out.",
 )  # fmt: skip
-def evaluate_command(checkpoint, predictions, data, image, trimap, alpha, out, seed, device, amp, tile):
+def evaluate_command(
+    checkpoint: str | None, predictions: str | None, data: str | None, image: str | None, trimap: str | None,
+    alpha: str | None, out: str | None, seed: int, device: str, amp: str, tile: int,
+) -> None:  # fmt: skip
     """Score a network on a test set by SAD, MSE, Grad and Conn; or alphas that are there as files.
 
     Images, trimaps and alphas of one name belong together. The exit status is 1 if one could not be read: it is named,
@@ -343,22 +344,25 @@ def evaluate_command(checkpoint, predictions, data, image, trimap, alpha, out, s
               dptmat evaluate --checkpoint matteformer.pt --image image --trimap from-alpha --alpha alpha
               dptmat evaluate --predictions theirs --trimap trimaps --alpha alpha
     """
-    _show_log(err=True)
     from dptmat.data.eval_sets import list_cases
-    from dptmat.defaults import TRIMAP_SOURCES
     from dptmat.device import choose_device
-    from dptmat.tasks.evaluate import evaluate, table
+    from dptmat.tasks.evaluate import evaluate, evaluate_files, table
     from dptmat.weights.load import load_network
 
+    _show_log(err=True)
     if (checkpoint is None) == (predictions is None):
-        raise UserError("give one of --checkpoint, a network, and --predictions, a folder of alphas")
+        raise UserError("give one of `checkpoint`, a network, and `predictions`, a folder of alphas")
     cases = list_cases(data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions)
     network = load_network(checkpoint, choose_device(device))[0] if checkpoint else None
     with click.progressbar(length=len(cases), file=sys.stderr) as bar:
-        evaluation = evaluate(
-            cases, network, out=out, trimap=trimap if trimap in TRIMAP_SOURCES else "files", seed=seed, tile=tile,
-            amp=amp, checkpoint=checkpoint, report=_logger.info, progress=lambda: bar.update(1),
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "out": out, "trimap": trimap if trimap in TRIMAP_SOURCES else "files", "seed": seed,
+            "progress": lambda: bar.update(1),
+        }  # fmt: skip
+        if network is None:
+            evaluation = evaluate_files(cases, **options)
+        else:
+            evaluation = evaluate(cases, network, tile=tile, amp=amp, checkpoint=checkpoint, **options)
     if evaluation.known_regions == "from trimap":
         click.echo("predictions are 0 and 255 where the trimap is, as in published results", err=True)
     else:
@@ -394,7 +398,10 @@ def evaluate_command(checkpoint, predictions, data, image, trimap, alpha, out, s
     help="Side of the tiles of a large image, a multiple of 224 from 448; 0 never cuts unless the memory runs out.  "
     "[default: 2016, for gca 1568]",
 )  # fmt: skip
-def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device, amp, tile):
+def predict_command(
+    checkpoint: str, image: str, trimap: str | None, out: str, bits: str, cutout: bool, dilate: int | None,
+    device: str, amp: str, tile: int | None,
+) -> None:  # fmt: skip
     """Predict the alpha of images of any size.
 
     An image that cannot be predicted is named and the others are predicted; the exit status is then 1, or 2 if none is.
@@ -403,22 +410,22 @@ def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device
     Examples: dptmat predict --checkpoint matteformer.pt --image photos --trimap trimaps --out alphas
               dptmat predict --checkpoint matteformer.pt --image cat.jpg --trimap cat_mask.png --dilate 20 --out cat
     """
-    _show_log(err=True)
     from dptmat.device import choose_device
-    from dptmat.tasks.predict import find_samples, predict
+    from dptmat.tasks.predict import find_cases, predict
     from dptmat.weights.load import load_network
 
-    options = {"bits": int(bits), "cutout": cutout, "dilate": dilate, "tile": tile, "amp": amp}
+    _show_log(err=True)
     network, _ = load_network(checkpoint, choose_device(device))
-    samples = find_samples(network, image, trimap, out)
-    results = predict(network, samples, out, **options, report=_logger.info)
-    with click.progressbar(results, length=len(samples), file=sys.stderr) as bar:
+    cases = find_cases(network, image, trimap, out)
+    results = predict(network, cases, out, bits=int(bits), cutout=cutout, dilate=dilate, tile=tile, amp=amp)
+    with click.progressbar(results, length=len(cases), file=sys.stderr) as bar:
         left_out = [(name, reason) for name, reason in bar if reason]
+    context = click.get_current_context()
     for name, reason in left_out:
-        click.echo(f"left out: {name}: {reason}", err=True)
-    click.echo(f"{out}: {len(samples) - len(left_out)} alphas, {len(left_out)} left out")
+        click.echo(_with_options(f"left out: {name}: {reason}", context.command), err=True)
+    click.echo(f"{out}: {len(cases) - len(left_out)} alphas, {len(left_out)} left out")
     if left_out:
-        click.get_current_context().exit(2 if len(left_out) == len(samples) else 1)
+        context.exit(2 if len(left_out) == len(cases) else 1)
 
 
 @dptmat.command("compose")
@@ -433,22 +440,24 @@ def predict_command(checkpoint, image, trimap, out, bits, cutout, dilate, device
 @click.option("--trimap", metavar="DIR", help="Trimaps of the foregrounds, to be copied to trimaps/ beside the alphas.")
 @click.option("--fg-names", metavar="FILE", help="Names of the foregrounds in order, one a line; by default sorted.")
 @click.option("--bg-names", metavar="FILE", help="Names of the backgrounds in order, one a line; by default sorted.")
-def compose_command(fg, alpha, bg, out, each, trimap, fg_names, bg_names):
+def compose_command(
+    fg: str, alpha: str, bg: str, out: str, each: int, trimap: str | None, fg_names: str | None, bg_names: str | None
+) -> None:
     """Build a test set by the rule of Composition-1k: every foreground over 20 backgrounds.
 
     \b
     Example: dptmat compose --fg Test_set/fg --alpha Test_set/alpha --bg VOC2012/JPEGImages --out composition-1k
                             --fg-names Test_set/test_fg_names.txt --bg-names Test_set/test_bg_names.txt
     """
-    _show_log(err=True)
-    from dptmat.tasks.compose_test_set import compose, find_foregrounds
+    from dptmat.tasks.compose_test_set import compose, find_compositions
 
-    foregrounds = find_foregrounds(fg, alpha, bg, out, each=each, trimap=trimap, fg_names=fg_names, bg_names=bg_names)
-    total = len(foregrounds) * each
-    with click.progressbar(compose(foregrounds, out), length=total, file=sys.stderr) as bar:
+    _show_log(err=True)
+    compositions = find_compositions(fg, alpha, bg, out, each=each, trimap=trimap, fg_names=fg_names, bg_names=bg_names)
+    total = len(compositions) * each
+    with click.progressbar(compose(compositions, out), length=total, file=sys.stderr) as bar:
         for _ in bar:
             pass
-    click.echo(f"{out}: {total} composites of {len(foregrounds)} foregrounds")
+    click.echo(f"{out}: {total} composites of {len(compositions)} foregrounds")
 
 
 @dptmat.command("report")
@@ -515,7 +524,7 @@ def _open_streams() -> None:
         if getattr(sys, name) is None:  # before any other file takes its number
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
         getattr(sys, name).reconfigure(errors="backslashreplace")
-    sys.stderr = _Tolerant(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = _Tolerant(sys.stderr)
 
 
 def _give_up_unless_flushed(stream: TextIO) -> None:

@@ -4,6 +4,7 @@ from dptmat.errors import UserError
 
 try:
     from nvidia.dali import fn, math, pipeline_def, types
+    from nvidia.dali.data_node import DataNode
     from nvidia.dali.pipeline import Pipeline
 except ImportError as error:
     raise UserError(
@@ -11,4 +12,4 @@ except ImportError as error:
         "brings it, or 'dptmat[cuda12]' for a V100 or an older driver; they work without a GPU, too"
     ) from error
 
-__all__ = ["Pipeline", "fn", "math", "pipeline_def", "types"]
+__all__ = ["DataNode", "Pipeline", "fn", "math", "pipeline_def", "types"]

@@ -13,21 +13,21 @@ _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes to a view; the defaults are those of pre-training.
+    """Ranges of the random changes to a view; the settings of a run have their defaults.
 
     Words 0..6 of stream AUGMENT, over 2**32, are in this order: rotation, scale of x, scale of y, shear, horizontal
     flip, vertical flip, hue.
     """
 
-    rotation: float = 30.0  # degrees, drawn from -rotation..rotation
-    scale_min: float = 0.8  # smallest magnification of either axis
-    scale_max: float = 1.25  # largest
-    shear: float = 10.0  # degrees, drawn from -shear..shear
-    hflip: float = 0.5  # chance of a mirrored view
-    vflip: float = 0.5  # chance of a view upside down
-    hue: float = 40.0  # degrees, drawn from -hue..hue
+    rotation: float  # degrees, drawn from -rotation..rotation
+    scale_min: float  # smallest magnification of either axis
+    scale_max: float  # largest
+    shear: float  # degrees, drawn from -shear..shear
+    hflip: float  # chance of a mirrored view
+    vflip: float  # chance of a view upside down
+    hue: float  # degrees, drawn from -hue..hue
 
-    def draw(self, ids, seed):
+    def draw(self, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Draw the changes to each view: rotation, shear and hue in radians, float64 [N], and the zoom of x and y.
 
         Args:
@@ -47,7 +47,7 @@ class Augmentation:
         mirrored = np.where(unit[:, 4:6] < (self.hflip, self.vflip), -1.0, 1.0)
         return rotation, shear, hue, mirrored / scale
 
-    def matrices(self, ids, seed, size):
+    def matrices(self, ids: np.ndarray, seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw both matrices of each view.
 
         Args:
@@ -65,8 +65,12 @@ class Augmentation:
         return np.concatenate([linear, offset], axis=2).astype(np.float32), _hue_rotation(hue)
 
 
-def linear_map(rotation, shear, zoom):
-    """From view to photograph: rotation by a, shear by t, then zoom of each axis (negative: mirrored): [N, 2, 2].
+def linear_map(
+    rotation: np.ndarray,  # radians, float64 [N]
+    shear: np.ndarray,  # likewise
+    zoom: np.ndarray,  # float64 [N, 2], negative: mirrored
+) -> np.ndarray:  # float64 [N, 2, 2]
+    """Map from view to photograph: rotation by a, shear by t, then zoom of each axis.
 
     [cos a, sin(a + t); -sin a, cos(a + t)] / cos t, as in the augmentation of MG Matting (Yu et al., CVPR 2021).
     """
@@ -79,8 +83,8 @@ def linear_map(rotation, shear, zoom):
     ) / np.cos(shear).reshape(-1, 1, 1)
 
 
-def _hue_rotation(angle):
-    """Rotation of the chroma plane with the luma kept: [N] radians to float32 [N, 3, 3]."""
+def _hue_rotation(angle: np.ndarray) -> np.ndarray:
+    """Rotate the chroma plane and keep the luma: [N] radians to float32 [N, 3, 3]."""
     cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
     rotation = np.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], -1).reshape(-1, 3, 3)
     return (_YIQ_TO_RGB @ rotation @ _RGB_TO_YIQ).astype(np.float32)

@@ -2,168 +2,215 @@
 
 import itertools
 import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from dptmat.errors import UserError
 from dptmat.kernels.permutation import permute, round_keys
 from dptmat.kernels.philox import Stream
-from dptmat.pipelines._dali import fn, pipeline_def, types
+from dptmat.pipelines._dali import DataNode, Pipeline, fn, pipeline_def, types
 from dptmat.pipelines.batches import Layers
-from dptmat.pipelines.crop_window import draw_seconds, draw_windows
-from dptmat.pipelines.probe import encode_path, read
+from dptmat.pipelines.crop_window import (
+    FILTERS,
+    Foreground,
+    Recipe,
+    Windows,
+    draw_second_foregrounds,
+    draw_windows,
+)
+from dptmat.pipelines.paths import encode_path
+from dptmat.pipelines.probe import read
+from dptmat.pipelines.source import Count, Order, Photographs
 
-_FILTERS = types.INTERP_NN, types.INTERP_LINEAR, types.INTERP_CUBIC, types.INTERP_LANCZOS3  # in the order of FILTERS
+_FILTERS = {
+    "nearest": types.INTERP_NN,
+    "linear": types.INTERP_LINEAR,
+    "cubic": types.INTERP_CUBIC,
+    "lanczos": types.INTERP_LANCZOS3,
+}
+# What the graph is given of a batch, in this order: type and dimensions of a sample's share.
+_PATHS = dict.fromkeys(("fg", "alpha", "second_fg", "second_alpha", "bg"), (types.UINT8, 1))
+_WINDOWS = {
+    "combined": (types.BOOL, 0),
+    "region": (types.FLOAT, 2),
+    "shape": (types.FLOAT, 1),
+    "matrix": (types.FLOAT, 2),
+    "background_window": (types.FLOAT, 2),
+    "filters": (types.INT32, 1),
+    "choices": (types.FLOAT, 1),
+}
+_INPUTS = {**_PATHS, **{name: _WINDOWS[name] for name in Windows._fields}, "ids": (types.INT64, 0)}
 
 
 class FinetuneSource:
     """What a batch of sample ids shows: each background once in an epoch, the foregrounds in rounds of their own.
 
+    A `dptmat.pipelines.source.Source`.
+
     Args:
-        foregrounds: List of ``Foreground``.
-        backgrounds: ``ImageIndex``.
-        sampler: Order of the backgrounds (``Sampler``).
-        recipe: Ranges of the random changes (``Recipe``).
+        foregrounds: The foregrounds.
+        backgrounds: The backgrounds.
+        sampler: Order of the backgrounds.
+        recipe: Ranges of the random changes.
         size: Side of the square crops in pixels.
     """
 
     outputs = Layers
 
-    def __init__(self, foregrounds, backgrounds, sampler, recipe, size):
+    def __init__(
+        self, foregrounds: Sequence[Foreground], backgrounds: Photographs, sampler: Order, recipe: Recipe, size: int
+    ) -> None:
         self._foregrounds, self._backgrounds, self._sampler = foregrounds, backgrounds, sampler
         self._recipe, self._size = recipe, size
 
-    def graph(self, feed, **options):
+    def graph(self, feed: Callable[[], tuple], **options: Any) -> Pipeline:
         """Build the graph that ``feed`` gives the arguments of; ``options`` are its others and those of a pipeline."""
         return finetune_graph(feed, self._size, self._recipe.margin, **options)
 
-    def arguments(self, ids, bad):
-        """Arguments of one batch of the graph."""
-        firsts, seconds, backgrounds = self._shown(ids, bad)
-        windows = draw_windows(ids, self._sampler.seed, firsts, seconds, self._size, self._recipe)
-        filters = np.array([int(kind) for kind in _FILTERS], np.int32)[windows.filters]
-        paths = (
-            [encode_path(path) for path in column]
-            for column in (
-                [first.fg for first in firsts],
-                [first.alpha for first in firsts],
-                [second.fg for second in seconds],
-                [second.alpha for second in seconds],
-                [self._backgrounds[number] for number in backgrounds],
-            )
-        )
-        numbers = (
-            windows.combined, *windows.region.swapaxes(0, 1), windows.shape, windows.matrix,
-            *windows.background_window.swapaxes(0, 1), *filters.T, windows.choices, ids,
-        )  # fmt: skip
-        return *paths, *map(np.ascontiguousarray, numbers)
+    def arguments(self, ids: np.ndarray, bad: Mapping[str, str]) -> tuple:
+        """Return the arguments of one batch of the graph, as `_INPUTS` names them."""
+        foregrounds, second_foregrounds, backgrounds = self._shown(ids, bad)
+        windows = draw_windows(ids, self._sampler.seed, foregrounds, second_foregrounds, self._size, self._recipe)
+        kinds = np.array([int(_FILTERS[name]) for name in FILTERS], np.int32)
+        paths = {
+            "fg": [foreground.fg for foreground in foregrounds],
+            "alpha": [foreground.alpha for foreground in foregrounds],
+            "second_fg": [second.fg for second in second_foregrounds],
+            "second_alpha": [second.alpha for second in second_foregrounds],
+            "bg": [self._backgrounds[number] for number in backgrounds],
+        }
+        given: dict[str, Any] = {
+            **{name: [encode_path(path) for path in column] for name, column in paths.items()},
+            **windows._replace(filters=kinds[windows.filters])._asdict(),
+            "ids": ids,
+        }
+        return tuple(given[name] for name in _INPUTS)
 
-    def files(self, ids, bad):
-        """Paths of the files that the graph reads for samples ``ids``, each once."""
-        firsts, seconds, backgrounds = self._shown(ids, bad)
-        paths = [path for foreground in (*firsts, *seconds) for path in (foreground.fg, foreground.alpha)]
+    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[str]:
+        """Return the paths of the files that the graph reads for samples ``ids``, each once."""
+        foregrounds, second_foregrounds, backgrounds = self._shown(ids, bad)
+        both = (*foregrounds, *second_foregrounds)
+        paths = [path for foreground in both for path in (foreground.fg, foreground.alpha)]
         return list(dict.fromkeys([*paths, *(self._backgrounds[number] for number in backgrounds)]))
 
-    def require_some(self, bad):
-        """Refuse to go on where nothing is left."""
-        for kind, count, all_of_them in self.count_bad(bad):
-            if count >= all_of_them:
-                raise UserError(f"none of the {all_of_them} {kind} can be decoded; the messages above say why")
+    def require_some(self, bad: Mapping[str, str]) -> None:
+        """Refuse to go on where nothing is left.
 
-    def count_bad(self, bad):
-        """How many files of each kind are bad, and how many there are: tuples of (kind, number, number of all)."""
-        of_foregrounds = {os.path.abspath(path) for f in self._foregrounds for path in (f.fg, f.alpha)}
+        Raises:
+            UserError: All foregrounds are bad, or all backgrounds.
+        """
+        if not bad:
+            return
+        kinds = {
+            "foregrounds": (len(self._foregrounds), self._is_bad_foreground),
+            "backgrounds": (len(self._backgrounds), self._is_bad_background),
+        }
+        for kind, (count, is_bad) in kinds.items():
+            if all(is_bad(number, bad) for number in range(count)):
+                raise UserError(f"none of the {count} {kind} can be decoded; the messages above say why")
+
+    def count_bad(self, bad: Mapping[str, str]) -> list[Count]:
+        """Count the foregrounds and the backgrounds that are bad; files of other data sets do not count."""
+        foregrounds = sum(self._is_bad_foreground(number, bad) for number in range(len(self._foregrounds)))
         return [
-            ("foregrounds", sum(self._is_bad(f, bad) for f in self._foregrounds), len(self._foregrounds)),
-            ("backgrounds", len(bad.keys() - of_foregrounds), len(self._backgrounds)),
+            Count("foregrounds", foregrounds, len(self._foregrounds)),
+            Count("backgrounds", self._backgrounds.count(bad), len(self._backgrounds)),
         ]
 
-    def _is_bad(self, foreground, bad):
+    def _is_bad_foreground(self, number: int, bad: Mapping[str, str]) -> bool:
+        foreground = self._foregrounds[number]
         return os.path.abspath(foreground.fg) in bad or os.path.abspath(foreground.alpha) in bad
 
-    def _shown(self, ids, bad):
-        """Foregrounds, second foregrounds and the numbers of the backgrounds of samples ``ids``."""
+    def _is_bad_background(self, number: int, bad: Mapping[str, str]) -> bool:
+        return os.path.abspath(self._backgrounds[number]) in bad
+
+    def _shown(self, ids: np.ndarray, bad: Mapping[str, str]) -> tuple[list[Foreground], list[Foreground], list[int]]:
+        """Choose foregrounds, second foregrounds and the numbers of the backgrounds of samples ``ids``."""
         seed, count = self._sampler.seed, len(self._foregrounds)
         rounds, positions = np.divmod(ids, count)
-        firsts = permute(positions, count, round_keys(seed, Stream.FOREGROUND, rounds)).tolist()
-        seconds, backgrounds = draw_seconds(ids, seed, count).tolist(), self._sampler.images_of(ids).tolist()
+        first = permute(positions, count, round_keys(seed, Stream.FOREGROUND, rounds)).tolist()
+        second = draw_second_foregrounds(ids, seed, count).tolist()
+        backgrounds = self._sampler.images_of(ids).tolist()
         if bad:
             for i, ident in enumerate(ids):
                 others = itertools.chain([backgrounds[i]], self._sampler.substitutes(ident))
-                backgrounds[i] = next(n for n in others if os.path.abspath(self._backgrounds[n]) not in bad)
-                for numbers in (firsts, seconds):
-                    numbers[i] = self._good_foreground(numbers[i], ident, bad)
+                backgrounds[i] = next(n for n in others if not self._is_bad_background(n, bad))
+                first[i] = self._good_foreground(first[i], ident, bad)
+                second[i] = self._good_foreground(second[i], ident, bad)
         foregrounds = self._foregrounds
-        return [foregrounds[n] for n in firsts], [foregrounds[n] for n in seconds], backgrounds
+        return [foregrounds[n] for n in first], [foregrounds[n] for n in second], backgrounds
 
-    def _good_foreground(self, number, ident, bad):
-        """``number``, or if its files are bad one that (seed, sample id) chooses."""
-        keys = round_keys(self._sampler.seed, Stream.SUBSTITUTE, ident)
-        for k in range(-1, len(self._foregrounds)):
-            other = int(permute(k, len(self._foregrounds), keys)[0]) if k >= 0 else number
-            if not self._is_bad(self._foregrounds[other], bad):
-                return other
+    def _good_foreground(self, number: int, ident: int, bad: Mapping[str, str]) -> int:
+        """Return ``number``, or if its files are bad one that (seed, sample id) chooses."""
+        count, keys = len(self._foregrounds), round_keys(self._sampler.seed, Stream.SUBSTITUTE, ident)
+        others = (int(permute(k, count, keys)[0]) for k in range(count))
+        return next(n for n in itertools.chain([number], others) if not self._is_bad_foreground(n, bad))
 
 
 @pipeline_def(enable_conditionals=True)
-def finetune_graph(feed, size, margin, gpu, hw_decoder_load, until="warp"):
-    """Read, decode, resize the part that is needed, warp it to the window; five pictures of a sample.
+def finetune_graph(
+    feed: Callable[[], tuple], size: int, margin: int, gpu: bool, hw_decoder_load: float, last_stage: str = "warp"
+) -> tuple[DataNode, ...]:
+    """Read, decode, resize the part that is needed, warp it to the window; five images of a sample.
 
     Args:
         feed: Callable that gives the arguments of one batch: five paths as uint8 [bytes] each (foreground, alpha,
-            second foreground, second alpha, background), and the fields of ``window.Windows`` in their order.
+            second foreground, second alpha, background), the fields of ``Windows`` with DALI's filters, and the ids.
         size: Side of the square crop in pixels.
         margin: Pixels around the crop in all layers but the background.
         gpu: Whether to decode, resize and warp on the GPU.
         hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
-        until: The last stage to run, "read", "decode" or "warp": to measure what each takes.
+        last_stage: The last one to run, "read", "decode" or "warp": to measure what each takes.
 
     Returns:
-        The fields of ``Layers``, or in place of the pictures what the last stage has made of them.
+        The fields of ``Layers``, or in place of the images what the last stage has made of them.
     """
-    dtypes = [types.UINT8] * 5 + [types.BOOL] + [types.FLOAT] * 6 + [types.INT32] * 3 + [types.FLOAT, types.INT64]
-    (
-        fg_path, alpha_path, second_fg_path, second_alpha_path, bg_path, combined, start, end, shape, matrix,
-        bg_start, bg_end, fg_filter, alpha_filter, bg_filter, choices, ids,
-    ) = fn.external_source(
-        feed, num_outputs=17, batch=True, dtype=dtypes, ndim=[1] * 5 + [0] + [1, 1, 1, 2, 1, 1] + [0] * 3 + [1, 0]
-    )  # fmt: skip
-    fg_filter, alpha_filter, bg_filter = (
-        fn.reinterpret(kind, dtype=types.INTERP_TYPE) for kind in (fg_filter, alpha_filter, bg_filter)
-    )
+    given = _take_inputs(feed)
+    windows = Windows(*(given[name] for name in Windows._fields))
+    fg_filter, alpha_filter, bg_filter = (fn.reinterpret(windows.filters[i], dtype=types.INTERP_TYPE) for i in range(3))
     side = size + 2 * margin
 
-    def decode(path, output_type):
+    def decode(path: DataNode, output_type: Any) -> DataNode:
         encoded = read(path)
-        if until == "read":
+        if last_stage == "read":
             return encoded
         return fn.decoders.image(
             encoded, device="mixed" if gpu else "cpu", output_type=output_type, hw_decoder_load=hw_decoder_load
         )
 
-    def cut(picture, kind, **fill):
-        if until != "warp":
-            return picture
+    def cut(image: DataNode, kind: DataNode, **fill: Any) -> DataNode:
+        if last_stage != "warp":
+            return image
         part = fn.resize(
-            picture, size=shape, roi_start=start, roi_end=end, roi_relative=True, interp_type=kind, antialias=True
-        )
+            image, size=windows.shape, roi_start=windows.region[0], roi_end=windows.region[1], roi_relative=True,
+            interp_type=kind, antialias=True,
+        )  # fmt: skip
         return fn.warp_affine(
-            part, matrix=matrix, size=[side, side], interp_type=types.INTERP_LINEAR, inverse_map=True, **fill
+            part, matrix=windows.matrix, size=[side, side], interp_type=types.INTERP_LINEAR, inverse_map=True, **fill
         )
 
     # Beyond the frame the matte is empty, and the colour that of the edge.
-    fg = cut(decode(fg_path, types.RGB), fg_filter)
-    alpha = cut(decode(alpha_path, types.GRAY), alpha_filter, fill_value=0)
-    if combined:
-        second_fg = cut(decode(second_fg_path, types.RGB), fg_filter)
-        second_alpha = cut(decode(second_alpha_path, types.GRAY), alpha_filter, fill_value=0)
+    fg = cut(decode(given["fg"], types.RGB), fg_filter)
+    alpha = cut(decode(given["alpha"], types.GRAY), alpha_filter, fill_value=0)
+    if windows.combined:
+        second_fg = cut(decode(given["second_fg"], types.RGB), fg_filter)
+        second_alpha = cut(decode(given["second_alpha"], types.GRAY), alpha_filter, fill_value=0)
     else:
         second_fg, second_alpha = fg, alpha
-    bg = decode(bg_path, types.RGB)
-    if until == "warp":
+    bg = decode(given["bg"], types.RGB)
+    if last_stage == "warp":
         bg = fn.resize(
-            bg, size=[size, size], roi_start=bg_start, roi_end=bg_end, roi_relative=True, interp_type=bg_filter,
-            antialias=True,
+            bg, size=[size, size], roi_start=windows.background_window[0], roi_end=windows.background_window[1],
+            roi_relative=True, interp_type=bg_filter, antialias=True,
         )  # fmt: skip
-    outputs = fg, alpha, second_fg, second_alpha, bg
-    return (*outputs, choices.gpu(), ids.gpu()) if gpu else (*outputs, choices, ids)
+    choices, ids = given["choices"], given["ids"]
+    return fg, alpha, second_fg, second_alpha, bg, choices.gpu() if gpu else choices, ids.gpu() if gpu else ids
+
+
+def _take_inputs(feed: Callable[[], tuple]) -> dict[str, DataNode]:
+    """Take what ``feed`` gives by its names."""
+    dtypes, dimensions = [dtype for dtype, _ in _INPUTS.values()], [ndim for _, ndim in _INPUTS.values()]
+    inputs = fn.external_source(feed, num_outputs=len(_INPUTS), batch=True, dtype=dtypes, ndim=dimensions)
+    return {name: inputs[i] for i, name in enumerate(_INPUTS)}

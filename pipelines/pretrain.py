@@ -1,59 +1,70 @@
 """Pre-training's samples, and the graph that makes augmented square views of them, on the GPU where there is one."""
 
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
 
 from dptmat.errors import UserError
-from dptmat.pipelines._dali import fn, pipeline_def, types
+from dptmat.pipelines._dali import DataNode, Pipeline, fn, pipeline_def, types
+from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.batches import Views
-from dptmat.pipelines.probe import encode_path, read
+from dptmat.pipelines.paths import encode_path
+from dptmat.pipelines.probe import read
+from dptmat.pipelines.source import Count, Order, Photographs
 from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
 
 
 class PretrainSource:
-    """What a batch of sample ids shows: each photograph once in an epoch.
+    """What a batch of sample ids shows: each photograph once in an epoch. A `dptmat.pipelines.source.Source`.
 
     Args:
-        index: The photographs (``ImageIndex``).
-        sampler: Their order (``Sampler``).
-        augmentation: Ranges of the random changes (``Augmentation``).
+        index: The photographs.
+        sampler: Their order.
+        augmentation: Ranges of the random changes.
         size: Side of the square views in pixels.
     """
 
     outputs = Views
 
-    def __init__(self, index, sampler, augmentation, size):
+    def __init__(self, index: Photographs, sampler: Order, augmentation: Augmentation, size: int) -> None:
         self._index, self._sampler, self._augmentation, self._size = index, sampler, augmentation, size
 
-    def graph(self, feed, **options):
+    def graph(self, feed: Callable[[], tuple], **options: Any) -> Pipeline:
         """Build the graph that ``feed`` gives the arguments of; ``options`` are its others and those of a pipeline."""
         return pretrain_graph(feed, self._size, **options)
 
-    def arguments(self, ids, bad):
-        """Arguments of one batch of the graph."""
-        paths = [encode_path(self._index[image]) for image in self._images(ids, bad)]
+    def arguments(self, ids: np.ndarray, bad: Mapping[str, str]) -> tuple:
+        """Return the arguments of one batch of the graph: paths, affine, color and ids."""
+        paths = [encode_path(path) for path in self.files(ids, bad)]
         affine, color = self._augmentation.matrices(ids, self._sampler.seed, self._size)
         return paths, affine, color, ids
 
-    def files(self, ids, bad):
-        """Paths of the files that the graph reads for samples ``ids``."""
+    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[str]:
+        """Return the paths of the files that the graph reads for samples ``ids``."""
         return [self._index[image] for image in self._images(ids, bad)]
 
-    def require_some(self, bad):
-        """Refuse to go on where nothing is left."""
+    def require_some(self, bad: Mapping[str, str]) -> None:
+        """Refuse to go on where nothing is left.
+
+        Raises:
+            UserError: All photographs are bad.
+        """
         count = len(self._index)
-        if len(bad) >= count and all(self._is_bad(image, bad) for image in range(count)):
-            path, reason = list(bad.items())[-1]
-            raise UserError(f"none of the {count} photographs can be decoded, the last one {path}: {reason}")
+        if bad and all(self._is_bad(image, bad) for image in range(count)):
+            path = os.path.abspath(self._index[count - 1])
+            raise UserError(f"none of the {count} photographs can be decoded, the last one {path}: {bad[path]}")
 
-    def count_bad(self, bad):
-        """How many files of each kind are bad, and how many there are: tuples of (kind, number, number of all)."""
-        return [("photographs", len(bad), len(self._index))]
+    def count_bad(self, bad: Mapping[str, str]) -> list[Count]:
+        """Count the photographs that are bad; files of other data sets do not count."""
+        return [Count("photographs", self._index.count(bad), len(self._index))]
 
-    def _is_bad(self, image, bad):
+    def _is_bad(self, image: int, bad: Mapping[str, str]) -> bool:
         return os.path.abspath(self._index[image]) in bad
 
-    def _images(self, ids, bad):
-        """Numbers of the photographs shown by samples ``ids``, with substitutes for the bad ones."""
+    def _images(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[int]:
+        """Return the numbers of the photographs shown by samples ``ids``, with substitutes for the bad ones."""
         images = self._sampler.images_of(ids).tolist()
         if bad:
             for i, ident in enumerate(ids):
@@ -64,7 +75,9 @@ class PretrainSource:
 
 
 @pipeline_def
-def pretrain_graph(feed, size, gpu, hw_decoder_load, until="warp"):
+def pretrain_graph(
+    feed: Callable[[], tuple], size: int, gpu: bool, hw_decoder_load: float, last_stage: str = "warp"
+) -> tuple[DataNode, ...]:
     """Read, decode, shrink, warp.
 
     Args:
@@ -73,7 +86,7 @@ def pretrain_graph(feed, size, gpu, hw_decoder_load, until="warp"):
         size: Side of the square views in pixels.
         gpu: Whether to decode, shrink and warp on the GPU.
         hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
-        until: The last stage to run, "read", "decode", "shrink" or "warp": to measure what each takes.
+        last_stage: The last one to run, "read", "decode", "shrink" or "warp": to measure what each takes.
 
     Returns:
         views uint8 [N, size, size, 3] RGB, or what the last stage has made; color float32 [N, 3, 3], ids int64 [N].
@@ -84,20 +97,20 @@ def pretrain_graph(feed, size, gpu, hw_decoder_load, until="warp"):
     shrink, warp = (_shrink_on_gpu, _warp_on_gpu) if gpu else (shrink_on_cpu, warp_on_cpu)
     others = (color.gpu(), ids.gpu()) if gpu else (color, ids)
     encoded = read(path)
-    if until == "read":
+    if last_stage == "read":
         return encoded, *others
     photo = fn.decoders.image(
         encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, hw_decoder_load=hw_decoder_load
     )  # from here on the GPU
-    if until == "decode":
+    if last_stage == "decode":
         return photo, *others
     photo = shrink(photo, size)
-    if until == "shrink":
+    if last_stage == "shrink":
         return photo, *others
     return warp(photo, affine, size), *others
 
 
-def _shrink_on_gpu(photo, size):
+def _shrink_on_gpu(photo: DataNode, size: int) -> DataNode:
     return fn.resize(
         photo,
         size=[size, size],
@@ -108,7 +121,7 @@ def _shrink_on_gpu(photo, size):
     )
 
 
-def _warp_on_gpu(photo, affine, size):
+def _warp_on_gpu(photo: DataNode, affine: DataNode, size: int) -> DataNode:
     shape = photo.shape(dtype=types.FLOAT)
     centre = fn.stack(shape[1], shape[0]) * 0.5  # x, y
     affine = fn.transforms.translation(affine, offset=centre)

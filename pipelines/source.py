@@ -1,7 +1,10 @@
-"""What a data source has to offer, so that the loader can run its graph: pre-training and fine-tuning have one each."""
+"""What a data source has to offer, so that the loader can run its graph: pre-training and fine-tuning have one each.
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+And what the two are made of, which the data path does not know.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,5 +39,47 @@ class Source(Protocol):
     def require_some(self, bad: Mapping[str, str]) -> None:
         """Refuse to go on where nothing is left; raises UserError."""
 
-    def count_bad(self, bad: Mapping[str, str]) -> Iterable[tuple[str, int, int]]:
-        """Count the bad files among those of the source, by kind: (kind, number of bad ones, number of all)."""
+    def count_bad(self, bad: Mapping[str, str]) -> Iterable["Count"]:
+        """Count the bad files among those of the source, by kind."""
+
+
+class Count(NamedTuple):
+    """How many files of a kind are bad."""
+
+    kind: str  # "photographs", "foregrounds" or "backgrounds"
+    bad: int
+    total: int
+
+
+class Photographs(Protocol):
+    """Paths of photographs by their numbers: `dptmat.data.index.ImageIndex`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> str: ...
+    def count(self, paths: Iterable[str]) -> int:
+        """Count how many of some absolute paths are among them."""
+
+
+class Order(Protocol):
+    """Which sample ids come when: `dptmat.data.sampler.Sampler`."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    def micro_batch(self, step: int, part: int, size: int) -> np.ndarray: ...
+    def images_of(self, ids: np.ndarray) -> np.ndarray: ...
+    def substitutes(self, ident: int) -> Iterator[int]: ...
+
+
+class BadFiles(Protocol):
+    """What is left out: `dptmat.training.quarantine.Quarantine`."""
+
+    @property
+    def bad(self) -> Mapping[str, str]:
+        """Reason of each bad file, by its absolute path."""
+
+    def add(self, path: str, reason: str) -> None:
+        """Leave out a further file."""

@@ -2,6 +2,7 @@
 long there.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -9,23 +10,23 @@ import cv2
 import numpy as np
 import torch
 
-from dptmat.pipelines._dali import Pipeline, fn
+from dptmat.pipelines._dali import DataNode, Pipeline, fn
 
 # A photograph more than this many times longer than wide is shrunk further: a strip of pixels cannot fill the memory.
 LONGEST_ASPECT = 4
 
 
-def shrink_on_cpu(photo, size):
+def shrink_on_cpu(photo: DataNode, size: int) -> DataNode:
     """Resize photographs in a graph as ``shrink`` does."""
-    return _on_threads(lambda picture: shrink(picture, size), photo)
+    return _on_threads(lambda image: shrink(image, size), photo)
 
 
-def warp_on_cpu(photo, affine, size):
+def warp_on_cpu(photo: DataNode, affine: DataNode, size: int) -> DataNode:
     """Warp photographs in a graph as ``warp`` does."""
-    return _on_threads(lambda picture, matrix: warp(picture, matrix, size), photo, affine)
+    return _on_threads(lambda image, matrix: warp(image, matrix, size), photo, affine)
 
 
-def shrink(photo, size):
+def shrink(photo: np.ndarray, size: int) -> np.ndarray:
     """Resize a photograph to ``size`` pixels on its shorter side, antialiased: uint8 [H, W, 3] to [H', W', 3]."""
     height, width = photo.shape[:2]
     scale = min(size / min(height, width), LONGEST_ASPECT * size / max(height, width))
@@ -35,7 +36,7 @@ def shrink(photo, size):
     return resized[0].permute(1, 2, 0).numpy()
 
 
-def warp(photo, affine, size):
+def warp(photo: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
     """Warp a photograph to a square view; beyond its frame the edge is repeated.
 
     Args:
@@ -54,7 +55,7 @@ def warp(photo, affine, size):
     return cv2.warpAffine(photo, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _on_threads(function, *inputs):
+def _on_threads(function: Callable[..., np.ndarray], *inputs: DataNode) -> DataNode:
     """Call a function of arrays for each sample of a graph, on as many threads as the graph has."""
     threads = Pipeline.current().num_threads
     return fn.python_function(
@@ -63,5 +64,5 @@ def _on_threads(function, *inputs):
 
 
 @cache  # one for all graphs: a loader builds one anew after each bad file
-def _pool(threads):
+def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)

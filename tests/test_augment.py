@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ranges import make_augmentation
 
 from dptmat.pipelines.augment import Augmentation
 
@@ -20,7 +21,7 @@ def test_without_any_range_nothing_changes():
 
 
 def test_the_centre_of_the_view_is_the_centre_of_the_photograph():
-    affine, _ = Augmentation().matrices(IDS, 1, 320)
+    affine, _ = make_augmentation().matrices(IDS, 1, 320)
     assert np.abs(affine @ np.float32([160, 160, 1])).max() < 1e-3  # pixels; float32 at 160
 
 
@@ -70,7 +71,7 @@ def test_affine_equals_the_formula_in_plain_numbers():
         [[np.cos(a) * fx / sx, np.sin(a + t) * fx / sx], [-np.sin(a) * fy / sy, np.cos(a + t) * fy / sy]]
     ) / np.cos(t)
     expected = np.concatenate([linear, linear @ [[-50], [-50]]], axis=1)
-    assert np.allclose(Augmentation().matrices(np.array([77]), 9, 100)[0][0], expected, atol=1e-5)
+    assert np.allclose(make_augmentation().matrices(np.array([77]), 9, 100)[0][0], expected, atol=1e-5)
 
 
 def test_hue_rotation_keeps_grey_and_brightness_and_turns_red_towards_yellow():
@@ -99,5 +100,5 @@ def test_parameters_depend_on_seed_and_id(other):
 
 
 def test_a_view_does_not_depend_on_its_batch():
-    whole, part = Augmentation().matrices(IDS, 1, 224), Augmentation().matrices(IDS[5:7], 1, 224)
+    whole, part = make_augmentation().matrices(IDS, 1, 224), make_augmentation().matrices(IDS[5:7], 1, 224)
     assert all(np.array_equal(a[5:7], b) for a, b in zip(whole, part, strict=True))

@@ -11,14 +11,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from options import as_words
+from ranges import make_augmentation
 
 from dptmat import synthesize
-from dptmat.config.pretrain import PretrainConfig
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
-from dptmat.training.build import choose_augmentation
 from dptmat.training.quarantine import Quarantine
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -66,10 +65,9 @@ def ours(photographs):
     """Network input, alpha and trimap of all 72 photographs by dptmat."""
     index = ImageIndex.open(photographs)
     sampler = Sampler(0, len(index), len(index))
-    augmentation = choose_augmentation(PretrainConfig(data=str(photographs), out="unused"))
     loader = Loader(
-        PretrainSource(index, sampler, augmentation, 96), sampler,
-        micro_batch=len(index), device="cpu", threads=2, prefetch=1, hw_decoder_load=0.65, start=0,
+        PretrainSource(index, sampler, make_augmentation(), 96), sampler,
+        micro_batch=len(index), device="cpu", threads=2, prefetch=1,
         quarantine=Quarantine(print),
     )  # fmt: skip
     views = next(loader)

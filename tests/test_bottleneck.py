@@ -3,11 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from ranges import make_augmentation
 
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
-from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.training import bottleneck, distributed
@@ -44,10 +44,8 @@ def make(folder, size=64, **options):
     settings = PretrainConfig(data=str(folder), out="unused", size=size, batch_size=8, threads=1, **options)
     index = ImageIndex.open(folder)
     sampler, process = Sampler(0, len(index), 8), distributed.single_process("cpu")
-    loader = Loader(
-        PretrainSource(index, sampler, Augmentation(), size), sampler, micro_batch=8, device="cpu", threads=1,
-        prefetch=2, hw_decoder_load=0.65, start=0, quarantine=Quarantine(print),
-    )  # fmt: skip
+    source = PretrainSource(index, sampler, make_augmentation(), size)
+    loader = Loader(source, sampler, micro_batch=8, quarantine=Quarantine(print))
     return loader, Bottleneck(loader, settings, process, 8)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, write_png
 from dptmat.tasks import compose_test_set as compose_module
-from dptmat.tasks.compose_test_set import compose, composite, find_foregrounds, fit_background
+from dptmat.tasks.compose_test_set import compose, composite, find_compositions, fit_background
 
 
 def make(path, height, width, seed, channels=3):
@@ -129,11 +129,11 @@ def test_lists_say_the_order(folders, dptmat):
 def test_twenty_backgrounds_each_in_sorted_order(folders):
     for k in range(41):
         make(folders / f"more/{k:02}.png", 2, 2, k)
-    foregrounds = find_foregrounds(folders / "fg", folders / "alpha", folders / "more", folders / "out")
-    assert [foreground["name"] for foreground in foregrounds] == ["cat", "dog"]
-    dealt = [[int(path.stem) for path in foreground["bg"]] for foreground in foregrounds]
+    compositions = find_compositions(folders / "fg", folders / "alpha", folders / "more", folders / "out")
+    assert [composition.foreground.name for composition in compositions] == ["cat", "dog"]
+    dealt = [[int(path.stem) for path in composition.backgrounds] for composition in compositions]
     assert dealt == [list(range(20)), list(range(20, 40))]
-    done = list(compose(foregrounds, folders / "out"))
+    done = list(compose(compositions, folders / "out"))
     assert done == [f"{name}_{i}" for name in ("cat", "dog") for i in range(20)]
     assert listed(folders / "out/merged") == sorted(f"{name}.png" for name in done)
 
@@ -151,8 +151,8 @@ def test_pictures_are_taken_as_they_are_stored(folders):
     exif[0x0112] = 6
     stored = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(stored).save(folders / "bg/2.png", exif=exif)
-    foregrounds = find_foregrounds(folders / "fg", folders / "alpha", folders / "bg", folders / "out", each=2)
-    list(compose(foregrounds, folders / "out"))
+    compositions = find_compositions(folders / "fg", folders / "alpha", folders / "bg", folders / "out", each=2)
+    list(compose(compositions, folders / "out"))
     expected = composite(read_image(folders / "fg/dog.png"), stored[:20, :9], read_alpha(folders / "alpha/dog.png"))
     np.testing.assert_array_equal(read_image(folders / "out/merged/dog_0.png"), expected)
 
@@ -198,4 +198,4 @@ def test_sizes_that_differ_and_bad_files_end_in_one_line(folders, dptmat):
     (folders / "bg/1.png").write_text("text")
     status, _, error = dptmat("compose", *given(folders, each=2))
     assert status == 2
-    assert error.splitlines()[-1] == f"dptmat: {folders}/bg/1.png is not a picture that can be read"
+    assert error.splitlines()[-1] == f"dptmat: {folders}/bg/1.png is not an image that can be read"

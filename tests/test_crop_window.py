@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from ranges import make_augmentation, make_recipe
 
-from dptmat.pipelines.augment import Augmentation
-from dptmat.pipelines.crop_window import CELLS, CHOICES, Foreground, Recipe, draw_seconds, draw_windows
+from dptmat.pipelines.crop_window import CELLS, CHOICES, Foreground, draw_second_foregrounds, draw_windows
 
 IDS = np.arange(2000)
 
@@ -17,7 +17,7 @@ def foreground(height=900, width=1400, unknown=None, opaque=False):
 
 def draw(first, second=None, ids=IDS, seed=3, size=512, **recipe):
     pair = [first] * len(ids), [second or first] * len(ids)
-    return draw_windows(ids, seed, *pair, size, Recipe(**recipe))
+    return draw_windows(ids, seed, *pair, size, make_recipe(**recipe))
 
 
 def column(windows, name):
@@ -32,7 +32,7 @@ def to_frame(windows, points, first, size, recipe):
 
 
 def test_the_middle_of_the_window_is_an_unknown_pixel():
-    recipe = Recipe()
+    recipe = make_recipe()
     first = foreground(unknown=[[0.45 + 0.001 * i, 0.5] for i in range(20)])
     windows = draw(first)
     middle = np.full(2, 512 / 2 + recipe.margin)
@@ -55,7 +55,7 @@ def test_with_few_unknown_pixels_the_crop_is_anywhere():
 @pytest.mark.parametrize(("height", "width"), [(900, 1400), (100, 300), (512, 513), (5, 7), (3000, 200)])
 def test_the_part_of_the_file_covers_the_window(height, width):
     """No pixel of the window inside the frame lies outside the part that is resized."""
-    recipe = Recipe()
+    recipe = make_recipe()
     first = foreground(height, width)
     windows = draw(first, ids=IDS[:200])
     start, end = windows.region[:, 0], windows.region[:, 1]
@@ -81,7 +81,7 @@ def test_the_background_is_seen_without_rotation_at_the_place_of_the_crop():
 
 
 def test_small_foregrounds_are_not_rotated():
-    still = Augmentation(shear=0.0, scale_min=1.0, scale_max=1.0, hflip=0.0, vflip=0.0)
+    still = make_augmentation(shear=0.0, scale_min=1.0, scale_max=1.0, hflip=0.0, vflip=0.0)
     turned = draw(foreground(), squeeze=0.0, augmentation=still, interpolation=False).matrix
     straight = draw(foreground(900, 1023), squeeze=0.0, augmentation=still, interpolation=False).matrix
     assert np.degrees(np.arctan2(turned[:, 0, 1], turned[:, 0, 0])).std() == pytest.approx(60 / 12**0.5, rel=0.05)
@@ -110,7 +110,7 @@ def test_choices_have_their_chances():
     kinds = np.stack([np.bincount(windows.filters[:, i], minlength=4) for i in range(3)])
     assert kinds.min() > 400
     assert np.all(draw(foreground(), interpolation=False).filters == 1)
-    assert np.unique(draw_seconds(IDS, 3, 7), return_counts=True)[1].min() > 230
+    assert np.unique(draw_second_foregrounds(IDS, 3, 7), return_counts=True)[1].min() > 230
 
 
 def test_a_sample_does_not_depend_on_the_others():

@@ -1,8 +1,11 @@
 """Test sets are found by the layouts in which they are published."""
 
+from dataclasses import replace
+
 import pytest
 
 from dptmat.data.eval_sets import list_cases
+from dptmat.data.image_io import Case
 from dptmat.errors import UserError
 
 
@@ -39,27 +42,27 @@ def test_layouts_of_known_test_sets(folders, tmp_path, image, alpha, trimap):
             (folders / source).rename(tmp_path / "known" / folder)
     data = tmp_path / "known"
     if trimap is None:
-        with pytest.raises(UserError, match=f"--trimap is missing in --data {data}; give a folder, or all-unknown or"):
+        with pytest.raises(UserError, match=f"`trimap` is missing in `data` {data}; give a folder, or all-unknown or"):
             list_cases(data=data)
     cases = list_cases(data=data, trimap=None if trimap else "from-alpha")
-    expected = {"name": "a", "image": data / image / "a.png", "alpha": data / alpha / "a.png"}
-    assert cases[0] == expected | ({"trimap": data / trimap / "a.png"} if trimap else {})
+    expected = Case("a", image=data / image / "a.png", alpha=data / alpha / "a.png")
+    assert cases[0] == replace(expected, trimap=data / trimap / "a.png" if trimap else None)
 
 
 def test_the_image_of_a_prediction_is_found_where_there_is_one(folders):
     """The folders of alphas and trimaps alone leave AIM-500 and P3M-500 open."""
     (folders / "alpha").rename(folders / "mask")
     (case, *_) = list_cases(data=folders, predictions=folders / "mask")
-    assert case.keys() == {"name", "alpha", "trimap", "prediction"}
+    assert case.paths.keys() == {"alpha", "trimap", "prediction"}
     (folders / "image").rename(folders / "blurred_image")
     (case, *_) = list_cases(data=folders, predictions=folders / "mask")
-    assert case["image"] == folders / "blurred_image/a.png"
+    assert case.image == folders / "blurred_image/a.png"
 
 
 def test_explicit_folders_win_over_the_layout(folders):
     (folders / "alpha").rename(folders / "mattes")
     (case, *_) = list_cases(data=folders, alpha=folders / "mattes")
-    assert case["alpha"] == folders / "mattes/a.png"
-    assert case["trimap"] == folders / "trimap/a.png"
+    assert case.alpha == folders / "mattes/a.png"
+    assert case.trimap == folders / "trimap/a.png"
     (case, *_) = list_cases(data=folders, alpha=folders / "mattes", trimap="all-unknown")
-    assert "trimap" not in case
+    assert case.trimap is None

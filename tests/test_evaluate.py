@@ -17,6 +17,7 @@ from dptmat.errors import UserError
 from dptmat.inference import predict_alpha
 from dptmat.models.mgmatting import MGMatting
 from dptmat.tasks import evaluate
+from dptmat.tasks.score import Score, map_ahead
 
 METRICS = ("sad", "mse", "grad", "conn")
 SIZES = {"a": (40, 50), "b": (33, 64), "c": (48, 31)}
@@ -63,16 +64,25 @@ def scores_of(score):
     return {name: getattr(score, name) for name in METRICS}
 
 
-def run(cases, network=None, **options):
-    """The evaluation and the lines that were told."""
-    lines = []
-    return evaluate.evaluate(cases, network, report=lines.append, **options), lines
+@pytest.fixture
+def run(caplog):
+    """Function that evaluates a network's alphas or files: the evaluation and the lines that were logged."""
+
+    def run(cases, network=None, **options):
+        caplog.clear()
+        if network is None:
+            evaluation = evaluate.evaluate_files(cases, **options)
+        else:
+            evaluation = evaluate.evaluate(cases, network, **options)
+        return evaluation, [record.getMessage() for record in caplog.records]
+
+    return run
 
 
 # ---- a network
 
 
-def test_a_network_is_scored_and_its_alphas_are_written(test_set, tmp_path):
+def test_a_network_is_scored_and_its_alphas_are_written(run, test_set, tmp_path):
     network = StandIn()
     done = []
     result, lines = run(
@@ -110,20 +120,20 @@ def test_a_network_is_scored_and_its_alphas_are_written(test_set, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["alpha", "scores.csv", "scores.json"]
 
 
-def test_alpha_is_cut_to_8_bits_not_rounded(test_set, tmp_path):
+def test_alpha_is_cut_to_8_bits_not_rounded(run, test_set, tmp_path):
     constant = StandIn(compute=lambda x: torch.full_like(x[:, :1], 99.9 / 255))
     run(cases_of(test_set, "image", "trimap", "alpha"), constant, out=tmp_path / "out")
     assert np.unique(grey(tmp_path / "out/alpha/a.png")).tolist() == [0, 99, 255]
 
 
-def test_nothing_is_written_without_out(test_set, tmp_path, monkeypatch):
+def test_nothing_is_written_without_out(run, test_set, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     assert result.images[0].prediction is None
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_a_large_image_is_not_cut_by_default(test_set, monkeypatch):
+def test_a_large_image_is_not_cut_by_default(run, test_set, monkeypatch):
     monkeypatch.setattr("dptmat.inference.TILE", 448)
     for folder, content in (
         ("image", np.zeros((40, 6000, 3), np.uint8)),
@@ -143,7 +153,7 @@ def half(x):
     return torch.full_like(x[:, :1], 0.5)
 
 
-def test_known_regions_follow_the_trimap_unless_the_network_takes_none(test_set, tmp_path):
+def test_known_regions_follow_the_trimap_unless_the_network_takes_none(run, test_set, tmp_path):
     cases = cases_of(test_set, "image", "trimap", "alpha")
     mg = MGMatting.__new__(type("Mixed", (StandIn, MGMatting), {}))
     StandIn.__init__(mg, 4, half)
@@ -160,7 +170,7 @@ def test_known_regions_follow_the_trimap_unless_the_network_takes_none(test_set,
         assert result.known_regions == known
 
 
-def test_all_unknown_shows_nothing_and_scores_the_whole_image(test_set, tmp_path):
+def test_all_unknown_shows_nothing_and_scores_the_whole_image(run, test_set, tmp_path):
     network = StandIn(6, half)
     result, _ = run(cases_of(test_set, "image", "alpha"), network, trimap="all-unknown", out=tmp_path / "out")
     assert all((x[:, 4] == 1).all() and not x[:, [3, 5]].any() for x in network.shown)
@@ -173,7 +183,7 @@ def test_all_unknown_shows_nothing_and_scores_the_whole_image(test_set, tmp_path
     assert (content["trimap"], content["seed"], content["known_regions"]) == ("all-unknown", None, "as predicted")
 
 
-def test_trimaps_from_alphas_depend_on_the_seed(test_set, tmp_path):
+def test_trimaps_from_alphas_depend_on_the_seed(run, test_set, tmp_path):
     cases = cases_of(test_set, "image", "alpha")
     for seed in (0, 5):
         network = StandIn()
@@ -188,7 +198,7 @@ def test_trimaps_from_alphas_depend_on_the_seed(test_set, tmp_path):
 # ---- files
 
 
-def test_predictions_are_scored_as_they_are(test_set, tmp_path):
+def test_predictions_are_scored_as_they_are(run, test_set, tmp_path):
     (test_set / "prediction").mkdir()
     for name in SIZES:
         write(test_set / f"prediction/{name}.png", colours(test_set / f"image/{name}.png")[:, :, 0])
@@ -209,7 +219,7 @@ def test_predictions_are_scored_as_they_are(test_set, tmp_path):
     )
 
 
-def test_alphas_of_16_bits(test_set):
+def test_alphas_of_16_bits(run, test_set):
     alpha = grey(test_set / "alpha/a.png")
     before, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     write(test_set / "alpha/a.png", alpha.astype(np.uint16) * 257)
@@ -239,7 +249,7 @@ def other_values(folder):
 
 
 @pytest.mark.parametrize("damage", [cut_file, other_size, other_values])
-def test_one_bad_image_is_named_and_the_rest_scored(test_set, tmp_path, dptmat, damage):
+def test_one_bad_image_is_named_and_the_rest_scored(run, test_set, tmp_path, dptmat, damage):
     whole, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     message = damage(test_set)
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
@@ -254,7 +264,7 @@ def test_one_bad_image_is_named_and_the_rest_scored(test_set, tmp_path, dptmat, 
     assert message in left["reason"]
 
 
-def test_no_unknown_pixel_is_reported_and_not_in_the_mean(test_set, tmp_path):
+def test_no_unknown_pixel_is_reported_and_not_in_the_mean(run, test_set, tmp_path):
     write(test_set / "trimap/b.png", np.zeros(SIZES["b"], np.uint8))
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
     a, b, c = result.images
@@ -267,7 +277,7 @@ def test_no_unknown_pixel_is_reported_and_not_in_the_mean(test_set, tmp_path):
     assert "mean of 2" in evaluate.table(result)
 
 
-def test_an_empty_alpha_is_scored(test_set):
+def test_an_empty_alpha_is_scored(run, test_set):
     write(test_set / "alpha/b.png", np.zeros(SIZES["b"], np.uint8))
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
     assert (len(result.images), lines) == (3, [])
@@ -275,7 +285,7 @@ def test_an_empty_alpha_is_scored(test_set):
     assert (len(result.images), len(lines)) == (3, 1)  # its trimap has no unknown pixel
 
 
-def test_nothing_can_be_scored(test_set, tmp_path):
+def test_nothing_can_be_scored(run, test_set, tmp_path):
     for name in SIZES:
         (test_set / f"alpha/{name}.png").write_bytes(b"text")
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
@@ -285,14 +295,14 @@ def test_nothing_can_be_scored(test_set, tmp_path):
     assert (content["images"], content["mean"]) == ([], dict.fromkeys(METRICS))
 
 
-def test_an_alpha_that_is_not_finite_is_left_out(test_set):
+def test_an_alpha_that_is_not_finite_is_left_out(run, test_set):
     broken = StandIn(compute=lambda x: x[:, :1] / 0 * 0)
     result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), broken)
     assert result.images == []
-    assert lines[0] == "left out: a: the network's alpha is not finite everywhere; try --amp off"
+    assert lines[0] == "left out: a: the network's alpha is not finite everywhere; try `amp` off"
 
 
-def test_the_test_set_is_never_written_over(test_set, tmp_path):
+def test_the_test_set_is_never_written_over(run, test_set, tmp_path):
     (tmp_path / "linked").symlink_to(test_set)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/alpha").symlink_to(test_set / "alpha")
@@ -303,23 +313,21 @@ def test_the_test_set_is_never_written_over(test_set, tmp_path):
         (("image", "trimap", "alpha"), {"out": tmp_path / "out"}),
     ):
         cases = cases_of(test_set, *keys)
-        with pytest.raises(UserError, match=f"--out {options['out']} holds .*, which is read; give another folder"):
+        with pytest.raises(UserError, match=f"`out` {options['out']} holds .*, which is read; give another folder"):
             run(cases, StandIn(), **options)
     cases = pair(alpha=test_set / "alpha", prediction=test_set / "image")
-    with pytest.raises(UserError, match=f"--out {test_set} holds .*, which is read"):
+    with pytest.raises(UserError, match=f"`out` {test_set} holds .*, which is read"):
         run(cases, out=test_set, trimap="from-alpha")  # there are trimaps, which are not even read
     assert {path: path.read_bytes() for path in test_set.rglob("*.png")} == before
 
 
-def test_wrong_arguments(test_set):
+def test_wrong_arguments(run, test_set):
     cases = cases_of(test_set, "image", "alpha")
-    with pytest.raises(ValueError, match="a case must have name, image, trimap, alpha; .* lacks trimap"):
+    with pytest.raises(ValueError, match="a case must have image, trimap, alpha; .* lacks trimap"):
         run(cases, StandIn())
-    with pytest.raises(
-        ValueError, match="a case must have name, trimap, alpha, prediction; .* lacks trimap, prediction"
-    ):
+    with pytest.raises(ValueError, match="a case must have trimap, alpha, prediction; .* lacks trimap, prediction"):
         run(cases)
-    with pytest.raises(ValueError, match="trimap must be files, all-unknown or from-alpha, got 'none'"):
+    with pytest.raises(ValueError, match="`trimap` must be files, all-unknown or from-alpha, got 'none'"):
         run(cases, StandIn(), trimap="none")
 
 
@@ -335,7 +343,7 @@ def test_threads_keep_the_order_and_hold_few_items():
             yield i
 
     with ThreadPoolExecutor(4) as threads:
-        for i, result in enumerate(evaluate._map(threads, lambda x: x * x, items(), 4)):
+        for i, result in enumerate(map_ahead(threads, lambda x: x * x, items(), 4)):
             assert result == i * i
             assert len(taken) <= i + 1 + 4
     assert len(taken) == 50
@@ -343,7 +351,7 @@ def test_threads_keep_the_order_and_hold_few_items():
 
 def test_the_table_is_in_the_scaling_of_papers():
     one = {"image": None, "trimap": None, "alpha": "a", "prediction": None, "unknown_pixels": 3}
-    scores = [evaluate.Score(f"picture{i}", **one, sad=20.96, mse=0.0031, grad=6.97, conn=15.92) for i in range(21)]
+    scores = [Score(f"picture{i}", **one, sad=20.96, mse=0.0031, grad=6.97, conn=15.92) for i in range(21)]
     mean = {"sad": 20.96, "mse": 0.0031, "grad": 6.97, "conn": 15.92}
     for count, lines in ((20, 22), (21, 2)):
         table = evaluate.table(evaluate.Evaluation(scores[:count], mean, [], None, "files", None, "as predicted"))

@@ -187,6 +187,11 @@ def test_bad_files_are_listed_and_the_list_repeats_the_run(some, tmp_path, said)
     assert "left out: " not in said()
 
 
+def test_bad_files_of_another_data_set_do_not_count(photographs, tmp_path):
+    (tmp_path / "quarantine.txt").write_text("".join(f"/elsewhere/{i}.jpg\tis damaged\n" for i in range(5)))
+    assert run(photographs, tmp_path / "run", steps=1, quarantine=str(tmp_path / "quarantine.txt")).exists()
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_though_files_have_gone_and_others_have_come(some, tmp_path, monkeypatch, said):
     gone = images_of_steps(some, 4, 4)[2]

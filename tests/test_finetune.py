@@ -175,17 +175,7 @@ def test_losses_count_the_unknown_region_or_as_published(files, tmp_path, whole)
     from dptmat.training.quarantine import Quarantine
 
     task = task_of(files, tmp_path, steps=100, warmup=0.1, whole=whole, losses="l1")
-    loader = Loader(
-        task.source,
-        task.sampler,
-        micro_batch=2,
-        device="cpu",
-        threads=1,
-        prefetch=1,
-        hw_decoder_load=0.65,
-        start=0,
-        quarantine=Quarantine(print),
-    )
+    loader = Loader(task.source, task.sampler, micro_batch=2, prefetch=1, quarantine=Quarantine(print))
     batch = task.batch(next(loader))
     smooth = [
         cv2.GaussianBlur(np.random.default_rng(i).random((2, 64, 64), np.float32).transpose(1, 2, 0), (0, 0), 5)
@@ -219,7 +209,7 @@ def test_a_network_without_the_trimap_sees_the_picture_alone(files, tmp_path):
         ({"--val-image": "{tmp}/few"}, "--val-image, --val-trimap and --val-alpha belong together"),
         (
             {"--val-image": "{tmp}/few", "--val-alpha": "{tmp}/empty", "--val-trimap": "from-alpha"},
-            "--val-alpha {tmp}/empty holds no picture",
+            "--val-alpha {tmp}/empty holds no image",
         ),
         ({"--init": ""}, "--init"),
         ({"--fg": "{tmp}/none"}, "--fg {tmp}/none does not exist"),

@@ -8,14 +8,16 @@ import pytest
 import torch
 from mattes import shades, write_mattes
 from PIL import Image
+from ranges import make_recipe
 
 from dptmat.data.foregrounds import read_foregrounds
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
+from dptmat.errors import UserError
 from dptmat.kernels.permutation import permute, round_keys
 from dptmat.kernels.philox import Stream
 from dptmat.pipelines.augment import linear_map
-from dptmat.pipelines.crop_window import Recipe, draw_seconds, draw_windows
+from dptmat.pipelines.crop_window import draw_second_foregrounds, draw_windows
 from dptmat.pipelines.finetune import FinetuneSource
 from dptmat.pipelines.loader import Loader
 from dptmat.training.quarantine import Quarantine
@@ -38,10 +40,7 @@ def make_loader(files, recipe, report=lambda *_: None, device="cpu"):
     foregrounds, index = read_foregrounds(fg, alpha)[0], ImageIndex.open(bg)
     sampler = Sampler(SEED, len(index), 8)
     source = FinetuneSource(foregrounds, index, sampler, recipe, SIZE)
-    loader = Loader(
-        source, sampler, micro_batch=8, device=device, threads=2, prefetch=1, hw_decoder_load=0.65, start=0,
-        quarantine=Quarantine(report),
-    )  # fmt: skip
+    loader = Loader(source, sampler, micro_batch=8, device=device, threads=2, prefetch=1, quarantine=Quarantine(report))
     return loader, foregrounds, index, sampler
 
 
@@ -63,7 +62,7 @@ def published(picture, i, ids, frame, recipe, corner):
     return picture[y : y + SIZE, x : x + SIZE]
 
 
-@pytest.mark.parametrize("recipe", [Recipe(interpolation=False), Recipe()], ids=["linear", "drawn filters"])
+@pytest.mark.parametrize("recipe", [make_recipe(interpolation=False), make_recipe()], ids=["linear", "drawn filters"])
 def test_layers_equal_whole_pictures_by_opencv(files, recipe, device):
     loader, foregrounds, index, sampler = make_loader(files, recipe, device=device)
     tried = {"squeezed": 0, "rotated": 0, "enlarged": 0, "combined": 0}
@@ -72,7 +71,7 @@ def test_layers_equal_whole_pictures_by_opencv(files, recipe, device):
         ids = sampler.ids(step)
         rounds, positions = np.divmod(ids, len(foregrounds))
         firsts = permute(positions, len(foregrounds), round_keys(SEED, Stream.FOREGROUND, rounds))
-        seconds = draw_seconds(ids, SEED, len(foregrounds))
+        seconds = draw_second_foregrounds(ids, SEED, len(foregrounds))
         windows = draw_windows(
             ids, SEED, [foregrounds[n] for n in firsts], [foregrounds[n] for n in seconds], SIZE, recipe
         )
@@ -119,7 +118,7 @@ def words_of(ident):
 def test_every_foreground_comes_once_a_round_and_every_background_once_an_epoch(files):
     fg, alpha, bg = files
     foregrounds, index = read_foregrounds(fg, alpha)[0], ImageIndex.open(bg)
-    source = FinetuneSource(foregrounds, index, Sampler(SEED, len(index), 8), Recipe(), SIZE)
+    source = FinetuneSource(foregrounds, index, Sampler(SEED, len(index), 8), make_recipe(), SIZE)
     for first in (0, 4, 96):
         shown = source._shown(np.arange(first, first + 4), {})[0]
         assert sorted(foreground.fg for foreground in shown) == sorted(foreground.fg for foreground in foregrounds)
@@ -127,27 +126,27 @@ def test_every_foreground_comes_once_a_round_and_every_background_once_an_epoch(
 
 
 def test_each_stage_of_the_graph_can_be_the_last(files):
-    loader, foregrounds, index, sampler = make_loader(files, Recipe())
-    source = FinetuneSource(foregrounds, index, sampler, Recipe(), SIZE)
+    loader, foregrounds, index, sampler = make_loader(files, make_recipe())
+    source = FinetuneSource(foregrounds, index, sampler, make_recipe(), SIZE)
     firsts, _, backgrounds = source._shown(sampler.ids(0), {})
-    fg, _, _, _, bg, *_ = next(loader.run_stage("read"))
+    fg, _, _, _, bg, *_ = next(loader.run_to("read"))
     for i in range(8):
         assert np.array(fg.at(i)).tobytes() == Path(firsts[i].fg).read_bytes()
         assert np.array(bg.at(i)).tobytes() == Path(index[backgrounds[i]]).read_bytes()
-    fg, alpha, *_ = next(loader.run_stage("decode"))
+    fg, alpha, *_ = next(loader.run_to("decode"))
     for i in range(8):
         assert np.array(fg.at(i)).shape == (firsts[i].height, firsts[i].width, 3)
         assert np.array(alpha.at(i)).shape == (firsts[i].height, firsts[i].width, 1)
-    whole = next(loader.run_stage("warp"))
+    whole = next(loader.run_to("warp"))
     for part, layer in zip(whole, next(loader), strict=True):
         assert np.array_equal(np.array(part.as_tensor()), layer)
 
 
 @pytest.mark.parametrize("which", ["fg", "alpha", "bg"])
 def test_a_bad_file_costs_its_own_samples_alone(files, which):
-    good = [[layer.clone() for layer in next(make_loader(files, Recipe())[0])] for _ in range(1)][0]
+    good = [[layer.clone() for layer in next(make_loader(files, make_recipe())[0])] for _ in range(1)][0]
     named = []
-    loader, foregrounds, index, sampler = make_loader(files, Recipe(), lambda path, reason: named.append(path))
+    loader, foregrounds, index, sampler = make_loader(files, make_recipe(), lambda path, reason: named.append(path))
     path = {"fg": foregrounds[0].fg, "alpha": foregrounds[0].alpha, "bg": index[0]}[which]
     with open(path, "wb") as file:
         file.write(b"no picture\n")
@@ -156,7 +155,7 @@ def test_a_bad_file_costs_its_own_samples_alone(files, which):
     if which == "bg":
         touched = sampler.images_of(sampler.ids(0)) == 0
     else:
-        source = FinetuneSource(foregrounds, index, sampler, Recipe(), SIZE)
+        source = FinetuneSource(foregrounds, index, sampler, make_recipe(), SIZE)
         firsts, seconds, _ = source._shown(sampler.ids(0), {})
         combined = good[5][:, 0].numpy() > 0
         touched = np.array([
@@ -168,3 +167,18 @@ def test_a_bad_file_costs_its_own_samples_alone(files, which):
     behind = np.array([torch.equal(a, b) for a, b in zip(good[4], layers[4], strict=True)])
     assert np.array_equal(same & behind, ~touched)
     assert torch.equal(good[6], layers[6])
+
+
+def test_bad_files_of_its_own_are_counted_alone(files):
+    fg, alpha, bg = files
+    foregrounds, index = read_foregrounds(fg, alpha)[0], ImageIndex.open(bg)
+    source = FinetuneSource(foregrounds, index, Sampler(SEED, len(index), 8), make_recipe(), SIZE)
+    foreign = {f"/elsewhere/{i}.jpg": "is damaged" for i in range(100)}
+    assert source.count_bad(foreign) == [("foregrounds", 0, 4), ("backgrounds", 0, 8)]
+    bad = {**foreign, foregrounds[0].fg: "x", foregrounds[0].alpha: "x", foregrounds[1].alpha: "x", index[2]: "x"}
+    assert source.count_bad(bad) == [("foregrounds", 2, 4), ("backgrounds", 1, 8)]
+    source.require_some(bad)
+    with pytest.raises(UserError, match="none of the 4 foregrounds can be decoded"):
+        source.require_some({foreground.fg: "x" for foreground in foregrounds})
+    with pytest.raises(UserError, match="none of the 8 backgrounds can be decoded"):
+        source.require_some({index[i]: "x" for i in range(8)})

@@ -73,5 +73,5 @@ def test_all_that_is_wrong_is_told_at_once(folders):
 def test_a_missing_partner_is_named(folders):
     fg, alpha = folders
     (alpha / "1.png").unlink()
-    with pytest.raises(UserError, match=r"--alpha .*alpha has no partner of 1 of --fg"):
+    with pytest.raises(UserError, match=r"`alpha` .*alpha has no partner of 1 of `fg`"):
         read_foregrounds(fg, alpha)

@@ -1,4 +1,4 @@
-"""Pictures on disk: every kind that users have gives the same arrays, and what is wrong is told in one line."""
+"""Images on disk: every kind that users have gives the same arrays, and what is wrong is told in one line."""
 
 import struct
 
@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from dptmat.data.image_io import (
-    list_pictures,
+    Case,
+    list_images,
     pair,
     read_alpha,
     read_image,
@@ -184,9 +185,9 @@ def test_a_deep_alpha_is_turned_upright(tmp_path):
     [
         (".png", 0.5, "cannot be read: image file is truncated"),
         (".jpg", 0.5, "cannot be read: image file is truncated"),
-        (".png", 0, "is not a picture that can be read"),
+        (".png", 0, "is not an image that can be read"),
         (".jpg", 0.01, "cannot be read: Truncated File Read"),
-        (".jpg", 0, "is not a picture that can be read"),
+        (".jpg", 0, "is not an image that can be read"),
     ],
 )
 def test_a_truncated_file_is_named(tmp_path, reader, ending, keep, message):
@@ -200,7 +201,7 @@ def test_a_truncated_file_is_named(tmp_path, reader, ending, keep, message):
 def test_what_is_no_picture_is_named(tmp_path, reader):
     (tmp_path / "text.png").write_text("a picture")
     (tmp_path / "folder.png").mkdir()
-    assert refused(reader, tmp_path / "text.png") == f"{tmp_path}/text.png is not a picture that can be read"
+    assert refused(reader, tmp_path / "text.png") == f"{tmp_path}/text.png is not an image that can be read"
     assert refused(reader, tmp_path / "folder.png") == f"{tmp_path}/folder.png cannot be read: Is a directory"
     assert refused(reader, tmp_path / "none.png") == f"{tmp_path}/none.png cannot be read: No such file or directory"
 
@@ -282,16 +283,16 @@ def make_folder(folder, *names):
 def test_a_folder_is_listed_by_name_without_what_is_no_picture(tmp_path):
     folder = make_folder(tmp_path / "x", "b.png", "a.JPG", "c.d.tiff", "notes.txt", "e")
     make_folder(folder / "below", "f.png")
-    listed = list_pictures("--image", folder)
+    listed = list_images("--image", folder)
     assert list(listed.items()) == [("a", folder / "a.JPG"), ("b", folder / "b.png"), ("c.d", folder / "c.d.tiff")]
-    assert list_pictures("--image", str(folder / "b.png")) == {"b": folder / "b.png"}
+    assert list_images("--image", str(folder / "b.png")) == {"b": folder / "b.png"}
 
 
 def test_a_list_is_relative_to_its_folder(tmp_path):
     (tmp_path / "list.txt").write_bytes(f"\ufeffx/b.png\r\n\n{tmp_path}/y/a b.png\r\n".encode())
-    listed = list_pictures("--image", tmp_path / "list.txt")
+    listed = list_images("image", tmp_path / "list.txt")
     assert list(listed.items()) == [("a b", tmp_path / "y/a b.png"), ("b", tmp_path / "x/b.png")]
-    assert read_lines("--image", tmp_path / "list.txt") == ["x/b.png", f"{tmp_path}/y/a b.png"]
+    assert read_lines("image", tmp_path / "list.txt") == ["x/b.png", f"{tmp_path}/y/a b.png"]
 
 
 def test_what_cannot_be_listed(tmp_path):
@@ -300,36 +301,47 @@ def test_what_cannot_be_listed(tmp_path):
     (tmp_path / "list.txt").write_text("\n")
     looked_for = "(looked for .jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff)"
     for name, message in (
-        ("none", "does not exist; give a folder of pictures"),
-        ("none.png", "does not exist; give a folder of pictures"),
-        ("empty", f"holds no picture {looked_for}"),
-        ("list.txt", f"holds no picture {looked_for}"),
+        ("none", "does not exist; give a folder of images"),
+        ("none.png", "does not exist; give a folder of images"),
+        ("empty", f"holds no image {looked_for}"),
+        ("list.txt", f"holds no image {looked_for}"),
         ("twins", "holds both a.jpg and a.png; keep one"),
     ):
-        assert refused(list_pictures, "--bg", tmp_path / name) == f"--bg {tmp_path}/{name} {message}"
+        assert refused(list_images, "bg", tmp_path / name) == f"`bg` {tmp_path}/{name} {message}"
 
 
 def test_pairs_go_by_name_and_the_first_folder_says_which(tmp_path):
     image = make_folder(tmp_path / "image", "b.jpg", "a.jpg")
     trimap = make_folder(tmp_path / "trimap", "a.png", "b.png", "c.png")
-    expected = [{"name": name, "image": image / f"{name}.jpg", "trimap": trimap / f"{name}.png"} for name in "ab"]
+    expected = [Case(name, image=image / f"{name}.jpg", trimap=trimap / f"{name}.png") for name in "ab"]
     assert pair(image=image, trimap=str(trimap)) == expected
-    assert pair(image=image / "a.jpg", trimap=trimap) == expected[:1]
+    assert pair(image=image / "a.jpg", trimap=trimap, alpha=None) == expected[:1]
     assert refused(pair, trimap=trimap, image=image) == (
-        f"--image {image} has no partner of c of --trimap {trimap}; partners have the same name, whatever their ending"
+        f"`image` {image} has no partner of c of `trimap` {trimap}; partners have the same name, whatever their ending"
     )
+    assert refused(pair, {"image": "val_image"}, trimap=trimap, image=image).startswith(
+        f"`val_image` {image} has no partner of c of `trimap` {trimap};"
+    )
+
+
+def test_a_case_has_the_paths_that_it_was_given(tmp_path):
+    case = Case("a", image=tmp_path / "a.jpg", fg=tmp_path / "a.png")
+    assert case.paths == {"image": tmp_path / "a.jpg", "fg": tmp_path / "a.png"}
+    assert case.path("fg") == tmp_path / "a.png"
+    with pytest.raises(ValueError, match="the case a has no alpha; give it one"):
+        case.path("alpha")
 
 
 def test_many_missing_partners_are_counted(tmp_path):
     image = make_folder(tmp_path / "image", *(f"{i}.jpg" for i in range(9)))
     trimap = make_folder(tmp_path / "trimap", "4.png")
-    assert "has no partner of 0, 1, 2 and 5 more of --image" in refused(pair, image=image, trimap=trimap)
+    assert "has no partner of 0, 1, 2 and 5 more of `image`" in refused(pair, image=image, trimap=trimap)
 
 
 def test_single_pictures_are_partners_whatever_their_names(tmp_path):
     folder = make_folder(tmp_path / "x", "cat.jpg", "cat_trimap.png")
     assert pair(image=str(folder / "cat.jpg"), trimap=folder / "cat_trimap.png") == [
-        {"name": "cat", "image": folder / "cat.jpg", "trimap": folder / "cat_trimap.png"}
+        Case("cat", image=folder / "cat.jpg", trimap=folder / "cat_trimap.png")
     ]
     other = make_folder(tmp_path / "y", "dog.png")
     assert "has no partner of cat" in refused(pair, image=folder / "cat.jpg", trimap=other)
@@ -340,7 +352,7 @@ def test_a_folder_that_is_read_is_not_written_to(tmp_path):
     (tmp_path / "link").symlink_to(folder)
     for out in (folder, tmp_path / "link", folder / ".." / "x", str(folder)):
         assert refused(require_apart, out, [folder / "a.png"]) == (
-            f"{folder} is read and would be written to as well; give another folder as --out"
+            f"{folder} is read and would be written to as well; give another folder as `out`"
         )
     assert refused(require_apart, folder, [tmp_path / "link/a.png"]).startswith(f"{tmp_path}/link is read and ")
     require_apart(folder / "below", [folder / "a.png"])

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ranges import make_augmentation
 
 from dptmat import synthesize
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
-from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.pipelines.probe import find_unreadable
@@ -24,8 +24,8 @@ from dptmat.training.quarantine import Quarantine
 def make_loader(index, start=0, micro_batch=4, quarantine=None, device="cpu"):
     sampler = Sampler(7, len(index), 8)
     return Loader(
-        PretrainSource(index, sampler, Augmentation(), 64), sampler,
-        micro_batch=micro_batch, device=device, threads=2, prefetch=2, hw_decoder_load=0.65, start=start,
+        PretrainSource(index, sampler, make_augmentation(), 64), sampler,
+        micro_batch=micro_batch, device=device, threads=2, start=start,
         quarantine=quarantine or Quarantine(lambda path, reason: None),
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ def test_batches_hold_views_colours_and_ids_in_order(index):
     assert first[1].shape == (4, 3, 3)
     assert list(first[2]) == [0, 1, 2, 3]
     assert list(second[2]) == [4, 5, 6, 7]
-    assert np.array_equal(first[1], Augmentation().matrices(np.arange(4), 7, 64)[1])
+    assert np.array_equal(first[1], make_augmentation().matrices(np.arange(4), 7, 64)[1])
 
 
 def test_any_step_comes_at_once_as_if_all_before_had_been_run(index, device):
@@ -185,7 +185,7 @@ def test_a_failure_that_is_gone_when_the_files_are_looked_at_changes_nothing(ind
         assert all(np.array_equal(x, y) for x, y in zip(a[1:], b[1:], strict=True))
     assert not named
     fail(loader, times=100)
-    with pytest.raises(UserError, match="a batch cannot be made, though .*: a disk hiccups; .*smaller --micro-batch"):
+    with pytest.raises(UserError, match="a batch cannot be made, though .*: a disk hiccups; .*smaller `micro_batch`"):
         next(loader)
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from mattes import shades, soft_disc
+from ranges import make_recipe
 
 from dptmat.data.matte_batch import compose, hsv_to_rgb, jitter, rgb_to_hsv
 from dptmat.pipelines.batches import Layers
-from dptmat.pipelines.crop_window import CHOICES, Recipe
+from dptmat.pipelines.crop_window import CHOICES
 
-SIZE, RECIPE = 64, Recipe(trimap_width=9)
+SIZE, RECIPE = 64, make_recipe(trimap_width=9)
 SIDE = SIZE + 2 * RECIPE.margin
 CROP = slice(RECIPE.margin, RECIPE.margin + SIZE)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

@@ -10,6 +10,7 @@ import cv2
 import pytest
 import torch
 from mattes import shades, write_mattes
+from ranges import make_recipe
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,7 +22,7 @@ from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses, refine
 from dptmat.models import create_model
 from dptmat.pipelines.batches import Layers
-from dptmat.pipelines.crop_window import Recipe
+from dptmat.pipelines.crop_window import REFINE_OS1, REFINE_OS4
 from dptmat.tasks.finetune import Finetuning
 from dptmat.tasks.pretrain import Pretraining
 from dptmat.training.averages import Averages
@@ -82,7 +83,7 @@ def test_networks_and_their_losses(name):
 
 
 def test_composition_and_refinement_of_fine_tuning():
-    recipe = Recipe()
+    recipe = make_recipe()
     side = 128 + 2 * recipe.margin
     with watched_without_a_gpu():
         layers = Layers(
@@ -91,7 +92,7 @@ def test_composition_and_refinement_of_fine_tuning():
         )  # fmt: skip
         batch = compose(layers, recipe)
         outputs = {f"alpha_os{stride}": empty(4, 1, 128, 128, dtype=torch.float32) for stride in (1, 4, 8)}
-        fused, regions = refine(outputs, batch.widths, (recipe.refine_os4, recipe.refine_os1), 640)
+        fused, regions = refine(outputs, batch.widths, (REFINE_OS4, REFINE_OS1), 640)
         assert matting_losses(fused, batch, LOSSES, regions)["lap"].device.type == "cuda"
 
 

@@ -13,9 +13,10 @@ from stand_in import StandIn
 
 from dptmat.data.image_io import LEVELS, write_png
 from dptmat.data.trimaps import from_mask
+from dptmat.errors import UserError
 from dptmat.inference import predict_alpha
 from dptmat.models import create_model
-from dptmat.tasks.predict import cut_out, find_samples, predict, quantise
+from dptmat.tasks.predict import cut_out, find_cases, predict, quantize
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -67,9 +68,9 @@ def test_every_level_stays_itself_and_what_is_between_goes_to_the_nearest(bits, 
     levels = np.arange(most + 1)
     for shift in (-0.49, -0.1, 0, 0.1, 0.49):
         alpha = np.clip((levels + shift) / most, 0, 1).astype(np.float32)
-        quantised = quantise(alpha, bits)
-        assert quantised.dtype == dtype
-        np.testing.assert_array_equal(quantised, levels)
+        quantized = quantize(alpha, bits)
+        assert quantized.dtype == dtype
+        np.testing.assert_array_equal(quantized, levels)
 
 
 def test_the_command_gives_what_the_network_gives(folders, dptmat):
@@ -93,12 +94,25 @@ def test_the_command_gives_what_the_network_gives(folders, dptmat):
 
 
 def test_the_library_yields_each_name(folders, network):
-    samples = find_samples(network, folders / "image", folders / "trimap", folders / "out")
-    assert [sample["name"] for sample in samples] == ["a", "b", "c"]
-    assert list(predict(network, samples, folders / "out")) == [("a", None), ("b", None), ("c", None)]
+    cases = find_cases(network, folders / "image", folders / "trimap", folders / "out")
+    assert [case.name for case in cases] == ["a", "b", "c"]
+    assert list(predict(network, cases, folders / "out")) == [("a", None), ("b", None), ("c", None)]
     alpha, picture = read(folders / "out/b.png"), read(folders / "image/b.png")
     assert not alpha[:, 0].any()
     np.testing.assert_array_equal(alpha[:, 1:], picture[:, 1:, 0])
+
+
+def test_the_library_speaks_of_its_parameters(folders, network, caplog):
+    with pytest.raises(UserError, match="^`tile` must be 0 or a multiple of 224"):
+        predict(network, [], folders / "out", tile=500)
+    with pytest.raises(UserError, match="^`trimap` is missing: this network takes one"):
+        find_cases(network, folders / "image", None, folders / "out")
+    write_png(folders / "trimap/b.png", np.full((20, 31), 255, np.uint8))
+    cases = find_cases(network, folders / "image", folders / "trimap", folders / "out")
+    assert len(list(predict(network, cases, folders / "out"))) == 3
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("dptmat.tasks.predict", "WARNING")
+    assert record.getMessage().startswith(f"b: {folders}/trimap/b.png leaves nothing unknown; ")
 
 
 def test_single_files_of_other_names(folders, network, dptmat):
@@ -157,7 +171,7 @@ def test_where_nothing_could_be_predicted_the_status_is_2(folders, network, dptm
     (folders / "image/a.png").write_text("text")
     status, printed, error = dptmat("predict", *given(folders, image=folders / "image/a.png"))
     assert (status, printed) == (2, f"{folders}/out: 0 alphas, 1 left out\n")
-    assert error.splitlines()[-1] == f"left out: a: {folders}/image/a.png is not a picture that can be read"
+    assert error.splitlines()[-1] == f"left out: a: {folders}/image/a.png is not an image that can be read"
 
 
 def test_an_alpha_that_is_not_finite_is_not_written(folders, network, dptmat):
@@ -221,7 +235,7 @@ def test_mixed_precision_is_that_which_is_asked_for(folders, network, dptmat):
             "--trimap is missing: this network takes one; for masks give --trimap MASKS --dilate PIXELS",
         ),
         ({"image": "{}/none"}, "--image {}/none does not exist"),
-        ({"image": "{}"}, "--image {} holds no picture"),
+        ({"image": "{}"}, "--image {} holds no image"),
         ({"trimap": "{}/trimap/a.png"}, "--trimap {}/trimap/a.png has no partner of b, c of --image {}/image"),
         ({"out": "{}/image"}, "{}/image is read and would be written to as well; give another folder as --out"),
         ({"out": "{}/trimap/../trimap"}, "{}/trimap is read and would be written to"),
@@ -311,7 +325,7 @@ def test_a_gpu_gives_the_same_alphas(folders):
     alphas = {}
     for device in ("cpu", "cuda"):
         out = folders / device
-        samples = find_samples(network, folders / "image", folders / "trimap", out)
-        assert all(reason is None for _, reason in predict(network.to(device), samples, out))
+        cases = find_cases(network, folders / "image", folders / "trimap", out)
+        assert all(reason is None for _, reason in predict(network.to(device), cases, out))
         alphas[device] = np.concatenate([read(out / f"{name}.png").ravel() for name in "abc"]).astype(int)
     assert np.abs(alphas["cuda"] - alphas["cpu"]).mean() < 1  # TF32

@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ranges import make_augmentation
 
-from dptmat.pipelines.pretrain import pretrain_graph
-from dptmat.pipelines.probe import encode_path
+from dptmat.data.index import ImageIndex
+from dptmat.data.sampler import Sampler
+from dptmat.errors import UserError
+from dptmat.pipelines.paths import encode_path
+from dptmat.pipelines.pretrain import PretrainSource, pretrain_graph
 
 STRAIGHT = np.float32([[1, 0], [0, 1]])
 
@@ -109,3 +113,15 @@ def test_exif_orientation_is_followed(tmp_path, device):
     view = run_graph([str(tmp_path / "turned.jpg")], device=device)[0]
     assert view[5, 48, 0] > 200
     assert view[90, 48, 2] > 200
+
+
+def test_bad_files_of_its_own_are_counted_alone(photographs):
+    index = ImageIndex.open(photographs)
+    source = PretrainSource(index, Sampler(0, len(index), 8), make_augmentation(), 64)
+    foreign = {f"/elsewhere/{i}.jpg": "is damaged" for i in range(100)}
+    assert source.count_bad(foreign) == [("photographs", 0, 72)]
+    assert source.count_bad({**foreign, index[3]: "is damaged", index[71]: "is damaged"}) == [("photographs", 2, 72)]
+    source.require_some(foreign)
+    source.require_some({**foreign, **{index[i]: "is damaged" for i in range(71)}})
+    with pytest.raises(UserError, match=f"none of the 72 photographs can be decoded, the last one {index[71]}: too"):
+        source.require_some({**{index[i]: "too" for i in range(72)}, **foreign})

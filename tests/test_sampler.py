@@ -27,12 +27,20 @@ def test_ids_count_positions_and_drop_the_partial_batch():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 6])
-def test_processes_share_the_same_global_batches(ranks):
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_processes_share_the_same_global_batches(world_size):
     whole = Sampler(seed=1, images=100, batch_size=12)
-    parts = [Sampler(seed=1, images=100, batch_size=12, rank=rank, ranks=ranks) for rank in range(ranks)]
+    parts = [Sampler(seed=1, images=100, batch_size=12, rank=rank, world_size=world_size) for rank in range(world_size)]
     for step in (0, 7, 8, 1000):
         assert list(itertools.chain(*(part.ids(step) for part in parts))) == list(whole.ids(step))
+
+
+def test_the_micro_batches_of_a_step_are_its_ids_in_order():
+    sampler = Sampler(seed=1, images=100, batch_size=24, rank=1, world_size=2)
+    for step in (0, 3, 11):
+        parts = [sampler.micro_batch(step, part, 4) for part in range(3)]
+        assert [part.dtype for part in parts] == [np.int64] * 3
+        assert list(itertools.chain(*parts)) == list(sampler.ids(step))
 
 
 def test_order_follows_the_contract_written_as_plain_loops():
@@ -86,7 +94,9 @@ def test_substitutes_are_all_photographs_each_once_and_fixed_by_seed_and_id():
 
 
 def test_impossible_batches_are_refused():
-    with pytest.raises(UserError, match="--batch-size 8 is more than the 5 photographs"):
+    with pytest.raises(
+        UserError, match="`batch_size` 8 is more than the 5 photographs .*; use a `batch_size` of 5 or less"
+    ):
         Sampler(seed=0, images=5, batch_size=8)
-    with pytest.raises(UserError, match="--batch-size 8 does not divide among 3 processes"):
-        Sampler(seed=0, images=50, batch_size=8, ranks=3)
+    with pytest.raises(UserError, match="`batch_size` 8 does not divide among 3 processes"):
+        Sampler(seed=0, images=50, batch_size=8, world_size=3)

@@ -10,10 +10,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from ranges import make_augmentation
 
 from dptmat import random_alpha, random_trimap, synthesize
 from dptmat.kernels.philox import Stream, words
-from dptmat.pipelines.augment import Augmentation
 
 SEED = 2**40 + 12345  # both halves of the 64 bits are in use
 IMAGES = 1_281_167  # photographs of ImageNet: two ids this far apart hold the same position of two epochs
@@ -228,7 +228,7 @@ def test_augmentations_are_even_and_independent():
     """Rotation, both scales and the size of the hue's turn, read back from the matrices."""
 
     def draw(ids):
-        affine, color = Augmentation(shear=0, hflip=0, vflip=0).matrices(ids, SEED, 224)
+        affine, color = make_augmentation(shear=0, hflip=0, vflip=0).matrices(ids, SEED, 224)
         rotation = np.degrees(np.arctan2(affine[:, 0, 1], affine[:, 0, 0])) / 60 + 0.5
         scale = (1 / np.hypot(affine[:, :, 0], affine[:, :, 1]) - 0.8) / 0.45
         cos = np.minimum((np.trace(color, axis1=1, axis2=2) - 1) / 2, 1)  # float32 may round it to a hair above 1

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 from nvidia.dali import fn, pipeline_def
+from ranges import make_augmentation
 
 from dptmat.pipelines import pretrain
-from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.views_cpu import shrink, warp
 
 SHAPES = [(1, 1), (50, 1), (1, 50), (64, 64), (65, 64), (375, 500), (333, 500), (120, 128), (2000, 60), (818, 89)]
@@ -41,7 +41,7 @@ def test_shrunk_photographs_have_the_sizes_and_pixels_of_dali():
 
 def test_warped_photographs_are_those_of_dali():
     photos = [smooth((70 + 3 * i, 64)) for i in range(8)]
-    affine, _ = Augmentation().matrices(np.arange(8), 3, 64)
+    affine, _ = make_augmentation().matrices(np.arange(8), 3, 64)
     for photo, matrix, expected in zip(
         photos, affine, run_dali(lambda x, m: pretrain._warp_on_gpu(x, m, 64), photos, list(affine)), strict=True
     ):

@@ -73,7 +73,8 @@ def check(settings: "DataclassInstance") -> None:
             raise UserError(f"`{field.name}` must be one of {', '.join(limits['choices'])}; got {value!r}")
         if kind is float and not math.isfinite(value):
             raise UserError(f"`{field.name}` must be a finite number; got {value}")
-        if is_path(field) and (not value and field.default is dataclasses.MISSING or "\0" in value):
+        empty = value == "" and field.default is dataclasses.MISSING
+        if is_path(field) and (empty or "\0" in str(value)):
             raise UserError(f"`{field.name}` must be the path of a file or folder; got {value!r}")
         low, high = limits["low"], limits["high"]
         if (low is not None and not value >= low) or (high is not None and not value <= high):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dptmat.data.image_io import pair
+from dptmat.data.image_io import Case, pair
 from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.errors import UserError
 
@@ -22,54 +22,57 @@ LAYOUTS = [
 
 def list_cases(
     *,
-    data: str | None = None,
-    image: str | None = None,
-    trimap: str | None = None,
-    alpha: str | None = None,
-    predictions: str | None = None,
-) -> list[dict[str, str | Path]]:
+    data: str | Path | None = None,
+    image: str | Path | None = None,
+    trimap: str | Path | None = None,
+    alpha: str | Path | None = None,
+    predictions: str | Path | None = None,
+) -> list[Case]:
     """List the cases of a test set for `evaluate`.
 
     Args:
         data: A folder whose layout is one of LAYOUTS; what it has stands in for the others that are not given.
-        image, alpha: Each as ``where`` of `dptmat.data.image_io.list_pictures`. With predictions there need be no
+        image, alpha: Each as ``where`` of `dptmat.data.image_io.list_images`. With predictions there need be no
             image.
         trimap: The same, or one of TRIMAP_SOURCES for none.
         predictions: The same, if alphas are scored as files.
 
     Raises:
-        UserError: Something is missing: an option, a folder, or the partner of a picture. The images say which there
+        UserError: Something is missing: a parameter, a folder, or the partner of an image. The images say which there
             must be, with predictions the true alphas.
     """
     folders = {"image": image, "alpha": alpha, "trimap": trimap}
     needed = ["image", "alpha", "trimap"] if predictions is None else ["alpha", "trimap"]
     if data is not None:
-        found = _find_folders(Path(data), [key for key in needed if folders[key] is None])
-        folders = {key: folders[key] or found.get(key) for key in folders}
-    for key in needed:
-        if folders[key] is None:
-            ways = f"a folder, or {' or '.join(TRIMAP_SOURCES)} if there are none" if key == "trimap" else "a folder"
-            raise UserError(f"--{key} is missing{f' in --data {data}' if data else ''}; give {ways}")
-    folders = {key: where for key, where in folders.items() if where is not None and where not in TRIMAP_SOURCES}
+        found = _find_folders(Path(data), [kind for kind in needed if folders[kind] is None])
+        folders = {kind: where or found.get(kind) for kind, where in folders.items()}
+    for kind in needed:
+        if folders[kind] is None:
+            ways = f"a folder, or {' or '.join(TRIMAP_SOURCES)} if there are none" if kind == "trimap" else "a folder"
+            raise UserError(f"`{kind}` is missing{f' in `data` {data}' if data else ''}; give {ways}")
+    if folders["trimap"] in TRIMAP_SOURCES:
+        folders["trimap"] = None
     if predictions is None:
-        return pair(**folders)
-    cases = pair(alpha=folders.pop("alpha"), predictions=predictions, **folders)
-    return [{"prediction" if key == "predictions" else key: value for key, value in case.items()} for case in cases]
+        return pair(None, **folders)
+    return pair(
+        {"prediction": "predictions"},
+        alpha=folders["alpha"], prediction=predictions, image=folders["image"], trimap=folders["trimap"],
+    )  # fmt: skip
 
 
 def _find_folders(data: Path, needed: list[str]) -> dict[str, Path]:
     """Find the folders of a test set by its layout; trimaps may be missing."""
     if not data.is_dir():
-        raise UserError(f"--data {data} is no folder; give that of a test set")
+        raise UserError(f"`data` {data} is no folder; give that of a test set")
     layouts = []
     for _, *folders in LAYOUTS:
         named = zip(("image", "alpha", "trimap"), folders, strict=True)
-        found = {key: data / folder for key, folder in named if folder and (data / folder).is_dir()}
-        if all(key in found or key == "trimap" for key in needed):
+        found = {kind: data / folder for kind, folder in named if folder and (data / folder).is_dir()}
+        if all(kind in found or kind == "trimap" for kind in needed):
             layouts.append(found)
     if not layouts:
         known = "; ".join(f"{', '.join(filter(None, folders))} ({name})" for name, *folders in LAYOUTS)
         raise UserError(
-            f"--data {data} is laid out like no known test set: {known}; give --image, --trimap and --alpha"
+            f"`data` {data} is laid out like no known test set: {known}; give `image`, `trimap` and `alpha`"
         )
     return max(layouts, key=len)  # the first of those with most

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dptmat.data.image_io import pair, read_alpha, read_size
+from dptmat.data.image_io import Case, pair, read_alpha, read_size
 from dptmat.device import count_cores
 from dptmat.errors import UserError
 from dptmat.pipelines.crop_window import CELLS, Foreground
@@ -18,7 +18,7 @@ def read_foregrounds(fg: str | Path, alpha: str | Path) -> tuple[list[Foreground
     """Read every alpha and the size of its foreground, on all cores.
 
     Args:
-        fg: Foreground colours: a folder, one file, or a list of files.
+        fg: Colours of the foregrounds: a folder, one file, or a list of files.
         alpha: Their mattes, of the same names.
 
     Returns:
@@ -35,24 +35,26 @@ def read_foregrounds(fg: str | Path, alpha: str | Path) -> tuple[list[Foreground
     problems = [result for result in read if isinstance(result, UserError)]
     if problems:
         raise UserError("\n".join(map(str, problems)))
-    good = [foreground for foreground in read if len(foreground.unknown)]
+    foregrounds = [result for result in read if not isinstance(result, UserError)]
+    good = [foreground for foreground in foregrounds if len(foreground.unknown)]
     empty = [
         (Path(foreground.alpha), f"no unknown pixel: alpha is {'opaque' if foreground.opaque.all() else 'empty'}")
-        for foreground in read
+        for foreground in foregrounds
         if not len(foreground.unknown)
     ]
     if not good:
-        raise UserError(f"--alpha {alpha}: no matte has an unknown pixel; give mattes with values between 0 and 255")
+        raise UserError(f"`alpha` {alpha}: no matte has an unknown pixel; give mattes with values between 0 and 255")
     return good, empty
 
 
-def _read(names: dict) -> Foreground | UserError:
+def _read(case: Case) -> Foreground | UserError:
+    fg_path, alpha_path = case.path("fg"), case.path("alpha")
     try:
-        alpha = read_alpha(names["alpha"])
-        width, height = read_size(names["fg"])
+        alpha = read_alpha(alpha_path)
+        width, height = read_size(fg_path)
         if alpha.shape != (height, width):
             raise UserError(
-                f"{names['name']}: sizes differ: fg {width} x {height}, alpha {alpha.shape[1]} x {alpha.shape[0]} "
+                f"{case.name}: sizes differ: fg {width} x {height}, alpha {alpha.shape[1]} x {alpha.shape[0]} "
                 "pixels; make them one width and height"
             )
     except UserError as error:
@@ -64,4 +66,4 @@ def _read(names: dict) -> Foreground | UserError:
     y, x = np.divmod(unknown, width)
     points = np.stack([(x + 0.5) / width, (y + 0.5) / height], axis=1).astype(np.float32)
     covered = cv2.resize((alpha == 255).astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA) > 0.9999
-    return Foreground(str(names["fg"]), str(names["alpha"]), height, width, points, covered)
+    return Foreground(str(fg_path), str(alpha_path), height, width, points, covered)

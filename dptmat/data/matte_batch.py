@@ -23,7 +23,7 @@ _KNOWN = 1e-5  # alpha up to this is background, and from 1 minus this foregroun
 class MatteBatch:
     """One batch of composites with real mattes; every tensor is on one device, the floats are float32."""
 
-    input: Tensor  # [N, 6, H, W]: the normalised composite and the one-hot trimap, as in ``Batch``
+    input: Tensor  # [N, 6, H, W]: the normalized composite and the one-hot trimap, as in ``Batch``
     alpha: Tensor  # [N, 1, H, W], 0..1: what the network must give back
     contrast: Tensor  # [N, 1, H, W]: sum over channels of |F - B| / std, as in ``Batch``
     trimap: Tensor  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
@@ -58,11 +58,11 @@ def compose(layers: Layers, recipe: Recipe) -> MatteBatch:
     fg = torch.where(alpha.amax((1, 2, 3), keepdim=True) > 0, jitter(fg, alpha, choice), fg).clamp(0, 1)
     bg = _planes(layers.bg)
     guidance = (trimap == torch.arange(3, device=trimap.device)[:, None, None]).float()
-    picture = torch.cat([_normalise(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
+    image = torch.cat([_normalize(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
     return MatteBatch(
-        picture.contiguous(memory_format=torch.channels_last),
+        image.contiguous(memory_format=torch.channels_last),
         alpha,
-        _normalise((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True),
+        _normalize((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True),
         trimap,
         torch.stack([os4_width, os1_width], dim=1),
     )
@@ -119,13 +119,13 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return value * (1 - saturation * torch.minimum(sextants, 4 - sextants).clamp(0, 1))
 
 
-def _normalise(
-    picture: Tensor,  # [N, 3, H, W]
+def _normalize(
+    image: Tensor,  # [N, 3, H, W]
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Tensor:  # [N, 3, H, W]
     # Channel by channel with numbers: to bring tensors of them to a GPU, the host would wait for it.
-    channels = zip(picture.unbind(1), mean, std, strict=True)
+    channels = zip(image.unbind(1), mean, std, strict=True)
     return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)
 
 

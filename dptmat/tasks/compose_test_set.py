@@ -7,15 +7,18 @@ Differs: the script takes the files in the order of the folder's listing; here t
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from dptmat.data.image_io import (
     LEVELS,
-    list_pictures,
+    Case,
+    list_images,
     pair,
     read_alpha,
     read_image,
@@ -29,10 +32,20 @@ from dptmat.device import count_cores
 from dptmat.errors import UserError
 
 MERGED, ALPHA, TRIMAP = "merged", "alpha_copy", "trimaps"  # folders below OUT
-_ROWS = 256  # composed at a time: in float64 a whole picture takes 24 bytes a pixel, several times over
+_ROWS = 256  # composed at a time: in float64 a whole image takes 24 bytes a pixel, several times over
+
+_Found = TypeVar("_Found", Case, Path)
 
 
-def find_foregrounds(
+@dataclass(frozen=True)
+class Composition:
+    """A foreground and the backgrounds that it is laid over."""
+
+    foreground: Case  # with fg, alpha and, if it shall be copied, trimap
+    backgrounds: list[Path]
+
+
+def find_compositions(
     fg: str | Path,
     alpha: str | Path,
     bg: str | Path,
@@ -42,98 +55,101 @@ def find_foregrounds(
     trimap: str | Path | None = None,
     fg_names: str | Path | None = None,
     bg_names: str | Path | None = None,
-) -> list[dict]:
+) -> list[Composition]:
     """Find the foregrounds with their partners, and deal the backgrounds out: the first ``each`` to the first one.
 
     Args:
-        fg, alpha, bg, trimap: Folders of pictures; partners have the same name, whatever their ending.
+        fg, alpha, bg, trimap: Folders of images; partners have the same name, whatever their ending.
         out: The folder that will be written to.
         each: Composites of each foreground.
-        fg_names, bg_names: Text files with the names of the pictures to take, one a line, in order, with or without
+        fg_names, bg_names: Text files with the names of the images to take, one a line, in order, with or without
             ending; by default all, sorted by name.
 
     Returns:
-        A dictionary for each foreground, in order: ``name``, the paths ``fg``, ``alpha`` and, if asked for, ``trimap``,
-        and ``bg``, a list of paths.
+        A composition for each foreground, in order.
 
     Raises:
         UserError: A partner or a name is missing, a foreground is named twice, there are too few backgrounds, or a
             folder would be read and written.
     """
-    folders = {"fg": fg, "alpha": alpha} | ({} if trimap is None else {"trimap": trimap})
-    foregrounds = {sample["name"]: sample for sample in pair(**folders)}
-    foregrounds = _in_order("fg", fg, foregrounds, fg_names)
-    names = [foreground["name"] for foreground in foregrounds]
+    found = {case.name: case for case in pair(fg=fg, alpha=alpha, trimap=trimap)}
+    foregrounds = _in_order("fg", fg, found, fg_names)
+    names = [foreground.name for foreground in foregrounds]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"--fg-names {fg_names} names {twice} more than once; give each foreground one line")
-    backgrounds = _in_order("bg", bg, list_pictures("--bg", bg), bg_names)
+        raise UserError(f"`fg_names` {fg_names} names {twice} more than once; give each foreground one line")
+    backgrounds = _in_order("bg", bg, list_images("bg", bg), bg_names)
     if len(backgrounds) < len(foregrounds) * each:
-        where = f"--bg {bg} holds" if bg_names is None else f"--bg-names {bg_names} has"
-        needed = f"{len(foregrounds)} foregrounds with --each {each} need {len(foregrounds) * each}"
-        raise UserError(f"{where} {len(backgrounds)} backgrounds; {needed}: add some or lower --each")
-    for i, foreground in enumerate(foregrounds):
-        foreground["bg"] = backgrounds[i * each : (i + 1) * each]
-    read = [path for sample in foregrounds for path in (sample[key] for key in folders)] + backgrounds
+        where = f"`bg` {bg} holds" if bg_names is None else f"`bg_names` {bg_names} has"
+        needed = f"{len(foregrounds)} foregrounds with `each` {each} need {len(foregrounds) * each}"
+        raise UserError(f"{where} {len(backgrounds)} backgrounds; {needed}: add some or lower `each`")
+    read = [path for foreground in foregrounds for path in foreground.paths.values()] + backgrounds
     for folder in (MERGED, ALPHA, TRIMAP):
         require_apart(Path(out, folder), read)
-    return foregrounds
+    return [Composition(case, backgrounds[i * each : (i + 1) * each]) for i, case in enumerate(foregrounds)]
 
 
-def _in_order(option: str, folder: str | Path, pictures: dict, names: str | Path | None) -> list:
-    """Values of a dictionary by names, in the order of a list of these."""
+def _in_order(kind: str, folder: str | Path, found: dict[str, _Found], names: str | Path | None) -> list[_Found]:
+    """Take what is found by name, in the order of a list of names if there is one."""
     if names is None:
-        return list(pictures.values())
+        return list(found.values())
     chosen = []
-    for line in read_lines(f"--{option}-names", names):
+    for line in read_lines(f"{kind}_names", names):
         name = line.strip()
-        name = name if name in pictures else Path(name).stem
-        if name not in pictures:
-            raise UserError(f"--{option}-names {names} has {line.strip()}, which is not in --{option} {folder}")
-        chosen.append(pictures[name])
+        name = name if name in found else Path(name).stem
+        if name not in found:
+            raise UserError(f"`{kind}_names` {names} has {line.strip()}, which is not in `{kind}` {folder}")
+        chosen.append(found[name])
     if not chosen:
-        raise UserError(f"--{option}-names {names} is empty; expected a name per line")
+        raise UserError(f"`{kind}_names` {names} is empty; expected a name per line")
     return chosen
 
 
-def compose(foregrounds: list[dict], out: str | Path) -> Iterator[str]:
+def compose(compositions: list[Composition], out: str | Path) -> Iterator[str]:
     """Write OUT/merged/NAME_i.png, OUT/alpha_copy/NAME_i.png and, with trimaps, OUT/trimaps/NAME_i.png, i from 0.
 
-    Composes on all cores. Pictures are taken as they are stored, without their EXIF orientation: so does the script.
+    Composes on all cores. Images are taken as they are stored, without their EXIF orientation: so does the script.
 
     Args:
-        foregrounds: As of `find_foregrounds`.
+        compositions: As of `find_compositions`.
         out: The folder OUT; made if missing.
 
     Yields:
         NAME_i of each composite, once it is written.
 
     Raises:
-        UserError: A picture cannot be read, or a foreground, its alpha and its trimap differ in size.
+        UserError: An image cannot be read, or a foreground, its alpha and its trimap differ in size.
         OSError: A file cannot be written.
     """
-    for folder in (MERGED, ALPHA, TRIMAP) if "trimap" in foregrounds[0] else (MERGED, ALPHA):
+    has_trimaps = any(composition.foreground.trimap for composition in compositions)
+    for folder in (MERGED, ALPHA, TRIMAP) if has_trimaps else (MERGED, ALPHA):
         Path(out, folder).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(count_cores()) as threads:
-        for foreground in foregrounds:
-            pictures = {
-                "fg": read_image(foreground["fg"], upright=False),
-                "alpha": read_alpha(foreground["alpha"], upright=False),
-            }
-            if "trimap" in foreground:
-                pictures["trimap"] = LEVELS[read_trimap(foreground["trimap"], upright=False)]
-            require_same_size(foreground["name"], **pictures)
+        for composition in compositions:
+            yield from _compose_one(composition, Path(out), threads)
 
-            def write(i, foreground=foreground, pictures=pictures):
-                name = f"{foreground['name']}_{i}"
-                bg = fit_background(read_image(foreground["bg"][i], upright=False), pictures["fg"].shape[:2])
-                write_png(Path(out, MERGED, f"{name}.png"), composite(pictures["fg"], bg, pictures["alpha"]))
-                write_png(Path(out, ALPHA, f"{name}.png"), pictures["alpha"])
-                if "trimap" in pictures:
-                    write_png(Path(out, TRIMAP, f"{name}.png"), pictures["trimap"])
-                return name
 
-            yield from threads.map(write, range(len(foreground["bg"])))
+def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecutor) -> Iterator[str]:
+    """Lay a foreground over each of its backgrounds."""
+    foreground = composition.foreground
+    layers = {
+        "fg": read_image(foreground.path("fg"), upright=False),
+        "alpha": read_alpha(foreground.path("alpha"), upright=False),
+    }
+    if foreground.trimap:
+        layers["trimap"] = LEVELS[read_trimap(foreground.trimap, upright=False)]
+    require_same_size(foreground.name, **layers)
+
+    def write(i: int, background: Path) -> str:
+        name = f"{foreground.name}_{i}"
+        bg = fit_background(read_image(background, upright=False), layers["fg"].shape[:2])
+        write_png(Path(out, MERGED, f"{name}.png"), composite(layers["fg"], bg, layers["alpha"]))
+        write_png(Path(out, ALPHA, f"{name}.png"), layers["alpha"])
+        if "trimap" in layers:
+            write_png(Path(out, TRIMAP, f"{name}.png"), layers["trimap"])
+        return name
+
+    yield from threads.map(write, range(len(composition.backgrounds)), composition.backgrounds)
 
 
 def fit_background(bg: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -19,7 +19,7 @@ from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.settings import from_mapping
 from dptmat.contact_sheets import samples_sheet
 from dptmat.data.foregrounds import read_foregrounds
-from dptmat.data.image_io import pair
+from dptmat.data.image_io import Case, pair
 from dptmat.data.index import ImageIndex
 from dptmat.data.matte_batch import MatteBatch, compose
 from dptmat.data.sampler import Sampler
@@ -30,9 +30,10 @@ from dptmat.inference import MATTEFORMER_SIDE
 from dptmat.kernels.philox import Stream, words
 from dptmat.losses import matting_losses, refine
 from dptmat.pipelines.batches import Layers
-from dptmat.pipelines.crop_window import Recipe
+from dptmat.pipelines.crop_window import REFINE_OS1, REFINE_OS4, Recipe
 from dptmat.pipelines.finetune import FinetuneSource
-from dptmat.tasks.evaluate import evaluate, mean_scores, table
+from dptmat.tasks.evaluate import evaluate, log_exception, mean_scores, table
+from dptmat.tasks.score import Score, score_network
 from dptmat.training import distributed
 from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
 from dptmat.training.distributed import Process
@@ -101,7 +102,10 @@ class Finetuning:
         self.steps = settings.steps
         files = "\n".join(f"{Path(f.fg).name}\t{Path(f.alpha).name}\t{f.width}\t{f.height}" for f in foregrounds)
         digest = blake2b(files.encode(errors="surrogateescape"), digest_size=16).hexdigest()
-        self.data_fingerprint = {"count": len(backgrounds), "digest": backgrounds.digest() + digest}
+        self.data_fingerprint: dict[str, int | str] = {
+            "count": len(backgrounds),
+            "digest": backgrounds.digest() + digest,
+        }
         self.summary = f"{len(foregrounds)} foregrounds over {len(backgrounds)} backgrounds"
         self._recipe = Recipe(
             choose_augmentation(settings),
@@ -132,7 +136,7 @@ class Finetuning:
             unknown = batch.trimap == 1
             regions = dict.fromkeys(outputs, unknown)
             if self._refines(step):
-                widest = self._recipe.refine_os4, self._recipe.refine_os1
+                widest = REFINE_OS4, REFINE_OS1
                 side = MATTEFORMER_SIDE if settings.model.startswith("matteformer") else None
                 outputs, regions = refine(outputs, batch.widths, widest, side)
                 if not settings.whole:
@@ -152,11 +156,12 @@ class Finetuning:
             return None
         process = self._process
         distributed.broadcast_(model.buffers())  # each process has its own running statistics of batch norms
-        part = evaluate(
-            self._cases[process.rank :: process.world_size], model, trimap=self._trimaps, seed=self._settings.seed,
-            report=_silent if self._has_validated else _logger.warning,  # the same images are left out every time
-        )  # fmt: skip
-        scores = mean_scores([score for images in distributed.gather(part.images) for score in images])
+        own = self._cases[process.rank :: process.world_size]
+        results = list(score_network(own, model, trimap=self._trimaps, seed=self._settings.seed))
+        for result in () if self._has_validated else results:  # the same images are left out every time
+            log_exception(result)
+        images = [result for result in results if isinstance(result, Score)]
+        scores = mean_scores([score for part in distributed.gather(images) for score in part])
         if math.isnan(scores["sad"]) and not self._has_validated:
             raise UserError(
                 "none of the validation images can be scored, so that no best network could be told; the messages "
@@ -198,9 +203,8 @@ class Finetuning:
         out = Path(self._settings.out) / "evaluation"
         network, _ = load_network(self._best, self._process.device)
         evaluation = evaluate(
-            self._cases, network, out=out, trimap=self._trimaps, seed=self._settings.seed, checkpoint=self._best,
-            report=_silent,
-        )  # fmt: skip
+            self._cases, network, out=out, trimap=self._trimaps, seed=self._settings.seed, checkpoint=self._best
+        )
         _logger.info("best        %s", self._best)
         _logger.info("evaluation  %s", out)
         _logger.info("%s", table(evaluation))
@@ -213,22 +217,18 @@ class Finetuning:
         return step >= warmup
 
 
-def _validation_cases(settings: FinetuneConfig):
+def _validation_cases(settings: FinetuneConfig) -> tuple[list[Case], str]:
     """Pair the validation images, and tell where their trimaps are from: (cases, "files" or how they are made)."""
     if not settings.val_image:
         return [], "files"
     made = settings.val_trimap in TRIMAP_SOURCES
-    folders = {"val-image": settings.val_image, "val-alpha": settings.val_alpha}
-    if not made:
-        folders["val-trimap"] = settings.val_trimap
-    cases = [{key.removeprefix("val-"): value for key, value in case.items()} for case in pair(**folders)]
+    cases = pair(
+        {"image": "val_image", "alpha": "val_alpha", "trimap": "val_trimap"},
+        image=settings.val_image, alpha=settings.val_alpha, trimap=None if made else settings.val_trimap,
+    )  # fmt: skip
     return cases, settings.val_trimap if made else "files"
 
 
 def _sad_of(path: Path) -> float:
     """Read the SAD of the best network so far, infinite where there is none."""
     return read(path)["scores"]["sad"] if path.exists() else float("inf")
-
-
-def _silent(line: str) -> None:
-    pass

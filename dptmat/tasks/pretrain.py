@@ -68,7 +68,7 @@ class Pretraining:
         # Two at least: each one's background is another of them.
         self.micro_batch = choose_micro_batch(settings, process.world_size, 2, _MICRO_BATCH)
         self.steps = settings.steps or settings.epochs * self.sampler.steps_per_epoch
-        self.data_fingerprint = {"count": len(self.index), "digest": self.index.digest()}
+        self.data_fingerprint: dict[str, int | str] = {"count": len(self.index), "digest": self.index.digest()}
         self.summary = f"{len(self.index)} photographs"
         self.source = PretrainSource(self.index, self.sampler, choose_augmentation(settings), settings.size)
 

@@ -71,7 +71,7 @@ class Bottleneck:
 
     def _measure(self, stage: str) -> float:
         """Measure the images per second of the graph up to a stage, with nothing else at work."""
-        batches = self._loader.run_stage(stage)
+        batches = self._loader.run_to(stage)
         for _ in range(self._settings.prefetch + 1):  # those that are ready by then count for nothing
             next(batches)
         start = time.perf_counter()

@@ -1,0 +1,242 @@
+"""The scores of images, one after the other: of what a network predicts, or of alphas that are there as files."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from dptmat import metrics
+from dptmat.data.image_io import LEVELS, Case, read_alpha, read_image, read_trimap, require_same_size, write_png
+from dptmat.data.trimaps import from_alpha
+from dptmat.defaults import TRIMAP_SOURCES
+from dptmat.device import choose_dtype, count_cores
+from dptmat.errors import UserError
+from dptmat.inference import original_of, predict_within_memory
+from dptmat.tiles import require_tile
+
+_logger = logging.getLogger(__name__)
+
+READERS = {"image": read_image, "trimap": read_trimap, "alpha": read_alpha, "prediction": read_alpha}
+AT_ONCE = 16  # images at most that are read or scored simultaneously: each takes 50 bytes per pixel
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The errors of one image; `dptmat.metrics` tells their units. Without unknown pixels ``mse`` is NaN."""
+
+    name: str
+    image: str | None  # absolute paths of what was read; of what was written, relative to the folder of scores.json
+    trimap: str | None
+    alpha: str | None
+    prediction: str | None
+    unknown_pixels: int
+    sad: float
+    mse: float
+    grad: float
+    conn: float
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that could not be scored, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image on its way from its files to its score."""
+
+    case: Case
+    layers: dict[str, np.ndarray]  # by the keys of READERS: uint8 [H, W], the image [H, W, 3]; trimap 0, 1, 2
+
+
+def score_network(
+    cases: Iterable[Case],
+    network: nn.Module,
+    *,
+    out: str | Path | None = None,
+    trimap: str = "files",
+    seed: int = 0,
+    tile: int = 0,
+    amp: str = "off",
+) -> Iterator[Score | LeftOut]:
+    """Score what a network predicts for images.
+
+    Args:
+        cases, network, out, trimap, seed, tile, amp: As for `dptmat.tasks.evaluate.evaluate`.
+
+    Returns:
+        An iterator that predicts as it goes, in the order of ``cases``.
+
+    Raises:
+        ValueError: A case lacks a path, or ``trimap`` is none of its choices.
+        UserError: What would be written lies among what is read, ``tile`` is out of its range, or the network's device
+            does not compute in the precision of ``amp``.
+        OSError: The results cannot be written.
+    """
+    cases, made = list(cases), {"prediction": "alpha", **_made_trimaps(trimap)}
+    wanted = [kind for kind in READERS if kind not in made]
+    _require_cases(cases, wanted)
+    require_tile(tile)
+    dtype = choose_dtype(amp, next(network.parameters()).device)
+    options = {
+        "tile": tile,
+        "override": takes_trimap(network),
+        "autocast": None if dtype == torch.float32 else dtype,
+    }
+    folder = _make_folders(out, made, cases)
+    read = partial(_read, wanted=wanted, trimap=trimap, seed=seed)
+    return _run(cases, read, partial(_predict, network, options), partial(_finish, made=made, out=folder))
+
+
+def score_files(
+    cases: Iterable[Case], *, out: str | Path | None = None, trimap: str = "files", seed: int = 0
+) -> Iterator[Score | LeftOut]:
+    """Score alphas that are there as files.
+
+    Args:
+        cases, out, trimap, seed: As for `dptmat.tasks.evaluate.evaluate_files`.
+
+    Returns:
+        An iterator that reads as it goes, in the order of ``cases``.
+
+    Raises:
+        ValueError: A case lacks a path, or ``trimap`` is none of its choices.
+        UserError: What would be written lies among what is read.
+        OSError: The results cannot be written.
+    """
+    cases, made = list(cases), _made_trimaps(trimap)
+    wanted = [kind for kind in READERS if kind not in made and kind != "image"]
+    _require_cases(cases, wanted)
+    folder = _make_folders(out, made, cases)
+    read = partial(_read, wanted=wanted, trimap=trimap, seed=seed)
+    return _run(cases, read, lambda sample: sample, partial(_finish, made=made, out=folder))
+
+
+def takes_trimap(network: nn.Module) -> bool:
+    """Tell whether a network is shown a trimap, or a mask of its foreground; the others see the image alone."""
+    return bool(original_of(network).in_channels != 3)
+
+
+def _made_trimaps(trimap: str) -> dict[str, str]:
+    """Return the folder of the trimaps that are made instead of read, if any."""
+    if trimap not in ("files", *TRIMAP_SOURCES):
+        raise ValueError(f"`trimap` must be files, {' or '.join(TRIMAP_SOURCES)}, got {trimap!r}")
+    return {} if trimap == "files" else {"trimap": "trimap"}
+
+
+def _require_cases(cases: list[Case], wanted: list[str]) -> None:
+    for case in cases:
+        if lacking := [kind for kind in wanted if kind not in case.paths]:
+            raise ValueError(f"a case must have {', '.join(wanted)}; {case} lacks {', '.join(lacking)}")
+
+
+def _make_folders(out: str | Path | None, made: dict[str, str], cases: list[Case]) -> Path | None:
+    """Make the folders to write to, unless ``out`` is the test set's own: what it holds need not be what is read."""
+    if out is None:
+        return None
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"`out` {out} is a file; give the name of a folder")
+    written = [out / name for name in made.values()]
+    read = (path for case in cases for path in (case.image, case.trimap, case.alpha) if path is not None)
+    for folder in {path.parent for path in read}:
+        if folder.parent.resolve() == out.resolve() or folder.resolve() in [other.resolve() for other in written]:
+            raise UserError(f"`out` {out} holds {folder}, which is read; give another folder")
+    for folder in (out, *written):
+        folder.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _run(
+    cases: list[Case],
+    read: Callable[[Case], _Sample | LeftOut],
+    predict: Callable[[_Sample], _Sample | LeftOut],
+    finish: Callable[[_Sample], Score],
+) -> Iterator[Score | LeftOut]:
+    """Take each case through the three stages: threads read ahead and finish behind, this one predicts."""
+    at_once = min(count_cores(), AT_ONCE)
+    with ThreadPoolExecutor(at_once) as threads:
+        samples = map_ahead(threads, read, cases, at_once)
+        predicted = map(_unless_left_out(predict), samples)
+        yield from map_ahead(threads, _unless_left_out(finish), predicted, at_once)
+
+
+def _unless_left_out(stage: Callable[[_Sample], _Result]) -> Callable[[_Sample | LeftOut], _Result | LeftOut]:
+    return lambda sample: sample if isinstance(sample, LeftOut) else stage(sample)
+
+
+def map_ahead(
+    threads: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
+    """Yield work(item) in order; threads do it, and are ``ahead`` items ahead at most."""
+    waiting: deque[Future[_Result]] = deque()
+    for item in items:
+        waiting.append(threads.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(case: Case, wanted: list[str], trimap: str, seed: int) -> _Sample | LeftOut:
+    try:
+        layers = {kind: READERS[kind](case.path(kind)) for kind in wanted}
+        require_same_size(case.name, **layers)
+    except UserError as error:
+        return LeftOut(case.name, str(error))
+    if trimap == "all-unknown":
+        layers["trimap"] = np.ones_like(layers["alpha"])
+    elif trimap == "from-alpha":
+        layers["trimap"] = from_alpha(layers["alpha"], case.name, seed)
+    return _Sample(case, layers)
+
+
+def _predict(network: nn.Module, options: dict[str, Any], sample: _Sample) -> _Sample | LeftOut:
+    name, layers = sample.case.name, sample.layers
+    try:
+        alpha = predict_within_memory(network, layers["image"], layers["trimap"], name=name, **options)
+        if not alpha.isfinite().all():
+            raise UserError("the network's alpha is not finite everywhere; try `amp` off")
+    except UserError as error:
+        return LeftOut(name, f"{name}: {error}")
+    prediction = (alpha * 255).byte().cpu().numpy()  # cut, not rounded
+    return _Sample(sample.case, {**layers, "prediction": prediction})
+
+
+def _finish(sample: _Sample, made: dict[str, str], out: Path | None) -> Score:
+    """Write what was made for an image, and score it."""
+    layers = {**sample.layers, "trimap": LEVELS[sample.layers["trimap"]]}
+    paths: dict[str, str | None] = {kind: os.path.abspath(path) for kind, path in sample.case.paths.items()}
+    for kind, folder in made.items():
+        paths[kind] = None if out is None else f"{folder}/{sample.case.name}.png"
+        if out is not None:
+            write_png(out / folder / f"{sample.case.name}.png", layers[kind])
+    return _score(sample.case.name, layers, paths)
+
+
+def _score(name: str, layers: dict[str, np.ndarray], paths: dict[str, str | None]) -> Score:
+    prediction, alpha, trimap = (layers[kind] for kind in ("prediction", "alpha", "trimap"))
+    return Score(
+        name,
+        **{kind: paths.get(kind) for kind in READERS},
+        unknown_pixels=int(np.count_nonzero(trimap == 128)),
+        sad=metrics.sad(prediction, alpha, trimap),
+        mse=metrics.mse(prediction, alpha, trimap),
+        grad=metrics.grad(prediction, alpha, trimap),
+        conn=metrics.conn(prediction, alpha, trimap),
+    )
