@@ -1,6 +1,6 @@
 // The keyed Feistel permutation of [0, n): see permutation.py.
 
-// Half of the round keys, those of block 0 or 1: two threads draw all eight at once.
+// Half of the round keys, those of block 0 or 1: two threads draw all eight together.
 __device__ inline void draw_keys(unsigned long long seed, Stream stream, unsigned long long id, unsigned int block,
                                  unsigned int* keys) {  // [8]
     const Words words = philox(seed, stream, id, block);

@@ -80,7 +80,7 @@ def _fill(
     z, w = np.empty(blocks, np.uint32), np.empty(blocks, np.uint32)
     for n in range(len(idents)):
         low, high, k0, k1 = np.uint32(idents[n]), _high(idents[n]), np.uint32(seed), _high(seed)
-        for b in range(blocks):  # a row for each word: several blocks at once in vector instructions
+        for b in range(blocks):  # a row for each word: several blocks together in vector instructions
             x[b], y[b], z[b], w[b] = philox4x32(np.uint32(b), stream, low, high, k0, k1)
         for b in range(blocks):
             out[n, b, 0], out[n, b, 1], out[n, b, 2], out[n, b, 3] = x[b], y[b], z[b], w[b]

@@ -268,7 +268,7 @@ def test_a_run_starts_from_the_file_and_goes_on_without_it(photographs, tmp_path
     caplog.clear()
     pretrain(PretrainConfig(**options, resume="auto"))
     assert "init " not in logged()
-    with pytest.raises(UserError, match="--load is all, but the run of .* was begun with encoder"):
+    with pytest.raises(UserError, match="`load` is all, but the run of .* was begun with encoder"):
         pretrain(PretrainConfig(**{**options, "load": "all"}, resume="auto"))
 
 

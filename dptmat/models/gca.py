@@ -2,7 +2,7 @@
 
 Source: Li and Lu, Natural Image Matting via Guided Contextual Attention, AAAI 2020. Published checkpoints load after
 their keys are renamed; the modules carry their names.
-Differs: the attention is computed for the whole batch at once by matrix products, in place of a convolution for each
+Differs: the attention is computed for the whole batch by matrix products, in place of a convolution for each
 image with the image's own patches as kernels; attention's scores and alpha are float32, also under autocast.
 ``in_channels=3`` is ours, for ablations: the whole image counts as unknown.
 

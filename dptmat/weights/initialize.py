@@ -50,7 +50,7 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
         UserError: There are no such weights, or nothing of them fits the network's encoder.
     """
     if init == "random":
-        _logger.info("init random: all weights of %s are new", name)
+        _log("init random: all weights of %s are new", name)
         return
     weights, left, kind = _timm_weights(network, name) if init == "timm" else _file_weights(network, init)
     own = without_index(network.state_dict())
@@ -73,7 +73,7 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
             own[key].copy_(value)
         _settle_spectral_norms(network, loaded, left)
     new = [key for key in own if key not in loaded]
-    _logger.info("init %s (%s): %d of %d tensors of %s", init, kind, len(loaded), len(own), name)
+    _log("init %s (%s): %d of %d tensors of %s", init, kind, len(loaded), len(own), name)
     _log_details(loaded, notes, new, left)
 
 
@@ -190,6 +190,13 @@ def _settle_spectral_norms(network: nn.Module, loaded: dict[str, Tensor], left: 
 # --- what is logged ---
 
 
+def _log(line: str, *values: object) -> None:
+    """Log at info; of the processes of a run, which all load the same, only in the first."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    first = not distributed or torch.distributed.get_rank() == 0
+    _logger.log(logging.INFO if first else logging.DEBUG, line, *values)
+
+
 def _log_details(
     loaded: dict[str, Tensor],
     notes: dict[str, list[str]],  # names of those that were changed, by what was changed
@@ -197,15 +204,15 @@ def _log_details(
     left: dict[str, str],  # why a name of the file was left; the details of one name are in brackets
 ) -> None:
     changed = [f"{len(keys)} {note}" for note, keys in notes.items() if note]
-    _logger.info("  loaded: %s%s", _grouped(loaded), f"; of these {', '.join(changed)}" if changed else "")
+    _log("  loaded: %s%s", _grouped(loaded), f"; of these {', '.join(changed)}" if changed else "")
     if new:
-        _logger.info("  new:    %s", _grouped(new))
+        _log("  new:    %s", _grouped(new))
     reasons: dict[str, list[str]] = {}
     for key, reason in left.items():
         reasons.setdefault(reason.partition(" (")[0], []).append(key)
     for reason, keys in reasons.items():
         details = left[keys[0]].partition(" (")[2].rstrip(")")
-        _logger.info("  left:   %s: %s%s", _grouped(keys), reason, f", such as {keys[0]} {details}" if details else "")
+        _log("  left:   %s: %s%s", _grouped(keys), reason, f", such as {keys[0]} {details}" if details else "")
 
 
 def _grouped(keys: Iterable[str]) -> str:
