@@ -85,6 +85,7 @@ def load(usual, photographs, way="usual"):
 CLOSE = {"shares": 0.01, "unknown": 0.01, "image": 0.2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["usual", "direct", "albumentations"])
 def test_the_dataloader_makes_what_dptmat_does(usual, photographs, ours, way):
     if way == "albumentations":

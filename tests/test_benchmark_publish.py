@@ -11,6 +11,7 @@ def publish(import_benchmark):
     return import_benchmark("publish")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_run_is_a_command_that_its_benchmark_takes(publish, import_benchmark, photographs, tmp_path, device):
     runs = publish.list_runs(device, photographs, tmp_path, tmp_path / "work")

@@ -50,6 +50,7 @@ def test_tiny_run_on_the_gpu(photographs, tmp_path):
     assert result["gaps"]["waits"] == 0
 
 
+@pytest.mark.slow
 def test_settings_that_cannot_be_end_with_a_line(photographs, import_benchmark):
     done = CliRunner().invoke(import_benchmark("throughput").main, ["--data", str(photographs), "--size", "100"])
     assert done.exit_code == 2

@@ -146,6 +146,6 @@ def test_the_installed_command_runs(kind, tmp_path):
         return subprocess.run([*start_of(kind), *words], capture_output=True, text=True, cwd=tmp_path)
 
     assert run("--version").stdout == f"dptmat, version {importlib.metadata.version('dptmat')}\n"
-    wrong = run("pretrain", "--data", "missing", "--out", "out")
+    wrong = run("pretrain", "--config", "missing.toml", "--dry-run")
     assert wrong.returncode == 2
-    assert "missing does not exist" in wrong.stderr
+    assert "missing.toml cannot be read as TOML" in wrong.stderr

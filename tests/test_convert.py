@@ -33,6 +33,7 @@ def checkpoint_of(network, module=True):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module"), [("gca", True), ("gca", False), ("mgmatting", True), ("mgmatting_mask", False)]
 )

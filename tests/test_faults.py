@@ -86,6 +86,7 @@ def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
     assert losses(tmp_path / "run") == losses(whole.parent.parent)
 
 
+@pytest.mark.slow
 def test_the_second_interrupt_ends_at_once(photographs, tmp_path, monkeypatch):
     at_step(monkeypatch, 2, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
     with pytest.raises(KeyboardInterrupt):
@@ -244,6 +245,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_samples(photographs, tmp_pa
     assert [entry["loss"] is None for entry in entries if "loss" in entry] == [False] * 3 + [True] + [False] * 2
 
 
+@pytest.mark.slow
 def test_a_lack_of_gpu_memory_is_a_sentence_and_keeps_what_was_reached(photographs, tmp_path, monkeypatch):
     def out_of_memory():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

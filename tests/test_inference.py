@@ -67,6 +67,7 @@ def test_a_multiple_of_32_is_not_padded():
     assert torch.equal(pad_by_reflection(picture), picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [0, 32])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 200), (37, 53)])
 def test_any_size(unet, height, width, margin):
@@ -304,6 +305,7 @@ def test_an_image_is_cut_by_its_area():
         assert [tuple(x.shape[2:]) for x in network.shown] == shapes
 
 
+@pytest.mark.slow
 def test_8k_is_seen_in_tiles_only():
     network = StandIn(3, lambda x: x[:, :1].clamp(0, 1))
     shapes = []

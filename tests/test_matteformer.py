@@ -95,6 +95,7 @@ def test_gradient_reaches_every_parameter():
             assert block.attn.relative_position_bias_table.grad[169:].all()  # every token of every set is attended to
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (224, 224), (96, 160), (512, 512)])
 def test_alphas_have_the_size_of_the_input(network, height, width):
     with torch.no_grad():

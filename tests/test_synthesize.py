@@ -173,6 +173,7 @@ def test_inputs_are_left_alone_and_may_be_strided():
     assert all(torch.equal(x, y) for x, y in zip((views, ids, color), copies, strict=True))
 
 
+@pytest.mark.slow
 def test_cpu_tensors_never_import_cupy():
     program = """
 import sys, torch

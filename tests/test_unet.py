@@ -17,6 +17,7 @@ def ready(network):
     return network.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone",
     ["resnet18", "swin_tiny_patch4_window7_224", "convnext_atto", "vgg11", "mobilenetv3_small_100"],
@@ -34,6 +35,7 @@ def test_one_network_takes_every_multiple_of_32(backbone):
             assert 0 <= alpha.min() < alpha.max() <= 1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_swin_takes_the_crops_of_fine_tuning():
     network = UNet("swin_tiny_patch4_window7_224").eval()
