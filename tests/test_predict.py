@@ -73,6 +73,7 @@ def test_every_level_stays_itself_and_what_is_between_goes_to_the_nearest(bits, 
         np.testing.assert_array_equal(quantized, levels)
 
 
+@pytest.mark.slow
 def test_the_command_gives_what_the_network_gives(folders, dptmat):
     torch.manual_seed(0)
     network = randomise(create_model("unet_resnet18")).eval()

@@ -186,6 +186,7 @@ def test_a_bad_photograph_is_named_and_the_run_goes_on(photographs, tmp_path, sa
     assert "astronaut_03.jpg" in (tmp_path / "run/log.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_resuming_with_other_options_is_refused(photographs, tmp_path):
     run(photographs, tmp_path / "run", steps=1)
     with pytest.raises(UserError, match="holds another run; go on with it by `resume` auto"):
@@ -201,6 +202,7 @@ def test_resuming_with_other_options_is_refused(photographs, tmp_path):
         run(photographs, tmp_path / "new", steps=1, resume=str(tmp_path / "nowhere.pt"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_refused(photographs, tmp_path):
     state = checkpoint.load(run(photographs, tmp_path / "run", steps=1))
     for part in ("model", "optimizer"):
@@ -209,6 +211,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(photographs, tmp_path):
             run(photographs, tmp_path / "new", steps=1, resume=str(tmp_path / "changed.pt"))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_to_its_end(photographs, tmp_path):
     first = run(photographs, tmp_path / "run", steps=1)
     content = first.read_bytes()
@@ -233,6 +236,7 @@ def test_preview_shows_the_first_samples_of_the_run(photographs, tmp_path, monke
     assert (preview(settings) == trained_on).all()
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_in_the_folder_of_another(photographs, tmp_path):
     run(photographs, tmp_path / "one", steps=2, save_every=1)
     run(photographs, tmp_path / "two", steps=1)
