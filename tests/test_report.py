@@ -460,7 +460,7 @@ def test_the_table_sorts(open_page):
     assert column(1) == [HOSTILE, "leaf"]
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 481, 768, 1000, 1280])
 def test_a_page_needs_no_scrolling_to_the_side(open_page, width):
     page = open_page(width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

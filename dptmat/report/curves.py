@@ -38,7 +38,7 @@ _STYLE: dict[str, Any] = {  # on top of matplotlib's own defaults, whatever the 
     "grid.color": _RULE,
     "grid.linewidth": 1,
     "xtick.color": _MUTED,
-    "xtick.major.pad": 5,
+    "xtick.major.pad": 7,
     "ytick.left": False,
     "ytick.major.pad": 7,
     "svg.fonttype": "none",
