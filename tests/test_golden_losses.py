@@ -37,7 +37,7 @@ def train(task, folder):
         data = {"fg": fg, "alpha": alpha, "bg": photographs}
     options = {**data, **TRAININGS[task], "out": folder / "run", "device": "cpu", "threads": 1, "log_every": 1}
     subprocess.run(
-        [sys.executable, "-m", "dptmat.cli", task, *as_words(options)],
+        [sys.executable, "-m", "dptmat", task, *as_words(options)],
         check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     lines = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]

@@ -1,0 +1,70 @@
+"""What a person sees: the log of the library, and standard streams that end nothing where they cannot be written."""
+
+import contextlib
+import logging
+import os
+import sys
+from typing import Any, TextIO
+
+import click
+
+from dptmat.cli.group import with_options
+
+
+class Console(logging.Handler):
+    """Shows what the library logs; a closed terminal ends nothing."""
+
+    def __init__(self, command: click.Command, *, err: bool) -> None:
+        super().__init__()
+        self._command, self._err = command, err
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = with_options(self.format(record), self._command)
+        if self._err and sys.stderr.isatty():
+            line = f"\n{line}"  # below the line of a progress bar
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(line, err=self._err)
+
+
+def show_log(*, err: bool) -> None:
+    """Show what the library logs, from now on, on standard output or error."""
+    logger = logging.getLogger("dptmat")
+    logger.handlers = [Console(click.get_current_context().command, err=err)]
+    logger.setLevel(logging.INFO)
+
+
+class Tolerant:
+    """Standard error, which is for people: where it cannot be written, nothing else fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def open_streams() -> None:
+    """Let standard output and error be there, even where the shell has closed them, and take names of any bytes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # before any other file takes its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+    sys.stderr = Tolerant(sys.stderr)
+
+
+def give_up_unless_flushed(stream: TextIO) -> None:
+    """Drop what cannot be written, which Python would complain of at its end by a status of its own."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

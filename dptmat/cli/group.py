@@ -1,0 +1,62 @@
+"""The command ``dptmat`` itself, which the others belong to, and how it names options in errors."""
+
+import importlib.metadata
+import re
+from typing import Any
+
+import click
+
+from dptmat.errors import UserError
+
+
+class Command(click.Command):
+    """A command whose help lists its options by groups, and whose errors name its options.
+
+    The library names its parameters, between backticks.
+    """
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record:
+                groups.setdefault(getattr(option, "group", "Options"), []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(with_options(str(error), self)) from error
+
+
+def with_options(message: str, command: click.Command) -> str:
+    """Write the parameters that a message of the library names, between backticks, as options of the command."""
+    options = {parameter.name: parameter.opts[0] for parameter in command.params}
+    return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[1]), message)
+
+
+class Group(click.Group):
+    command_class = Command
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"dptmat, version {importlib.metadata.version('dptmat')}")
+        ctx.exit()
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+    help="Show the version and stop.",
+)  # fmt: skip
+def dptmat() -> None:
+    """Pre-train image-matting networks without labels; fine-tune, score and use them.
+
+    \b
+    A matte (alpha) says of each pixel how opaque the foreground is there.
+    A trimap marks what is surely foreground, surely background, and unknown.
+    """

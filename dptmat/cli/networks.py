@@ -1,0 +1,50 @@
+"""The commands on networks themselves: models and convert."""
+
+import click
+
+from dptmat.cli.console import show_log
+from dptmat.cli.group import dptmat
+from dptmat.cli.options import require_place_for_a_file
+
+
+@dptmat.command("models")
+def models_command() -> None:
+    """List the networks with their parameters and the multiply-adds of one image.
+
+    Any backbone of timm with feature maps at /4, /8, /16 and /32 makes a further one: unet_NAME.
+    """
+    from dptmat.models import MODELS
+    from dptmat.models.cost import cost
+
+    backbones = "resnet18", "resnet34", "resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"
+    click.echo(f"{'network':34} {'parameters':>10} {'multiply-adds, 224x224':>23} {'512x512':>8}")
+    for name in (*MODELS, *(f"unet_{backbone}" for backbone in backbones)):
+        parameters, (small, large) = cost(name)
+        click.echo(f"{name:34} {parameters / 1e6:8.1f} M {small / 1e9:21.1f} G {large / 1e9:6.1f} G")
+
+
+@dptmat.command("convert")
+@click.option(
+    "--from", "official", metavar="PROJECT", type=click.Choice(["matteformer", "gca", "mgmatting"]),
+    help="The project that published IN: matteformer, gca or mgmatting. By default this is recognised.",
+)  # fmt: skip
+@click.option(
+    "--to", "form", metavar="FORM", type=click.Choice(["dptmat", "timm", "onnx"]), default="dptmat", show_default=True,
+    help="dptmat: the network; timm: its encoder as safetensors; onnx: the network for any height and width.",
+)  # fmt: skip
+@click.argument("path", metavar="IN")
+@click.argument("out", metavar="OUT")
+def convert_command(official: str | None, form: str, path: str, out: str) -> None:
+    """Turn the weights in IN, of a run or of an official matting project, into the file OUT.
+
+    \b
+    Examples: dptmat convert --from matteformer best_model.pth matteformer.pt
+              dptmat convert --to timm step-000250000.pt encoder.safetensors
+              dptmat convert --to onnx step-000250000.pt network.onnx
+    """
+    from dptmat.weights import convert, export
+
+    show_log(err=False)
+    require_place_for_a_file(out, out)
+    write = {"dptmat": convert.convert, "timm": export.to_timm, "onnx": export.to_onnx}[form]
+    write(path, out, official)

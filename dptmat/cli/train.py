@@ -1,0 +1,99 @@
+"""The commands that make networks: pretrain and finetune, and what is seen and checked before: preview and index."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dptmat.cli.console import show_log
+from dptmat.cli.group import dptmat
+from dptmat.cli.options import config_file_option, dry_run_option, require_place_for_a_file, resolve, settings_options
+from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.config.run import AUGMENTATION, DATA, METHOD
+from dptmat.config.settings import to_toml
+
+
+@dptmat.command("pretrain")
+@settings_options(PretrainConfig)
+@config_file_option
+@dry_run_option
+def pretrain_command(config_file: str | None, dry_run: bool, **options: Any) -> None:
+    """Pre-train a matting network on photographs without labels.
+
+    Example: dptmat pretrain --data imagenet/train --out runs/first
+    """
+    show_log(err=dry_run)
+    settings = resolve(PretrainConfig, config_file, options)
+    if dry_run:
+        click.echo(to_toml(settings), nl=False)
+    else:
+        from dptmat.tasks.pretrain import pretrain
+
+        pretrain(settings)
+
+
+@dptmat.command("finetune")
+@settings_options(FinetuneConfig)
+@config_file_option
+@dry_run_option
+def finetune_command(config_file: str | None, dry_run: bool, **options: Any) -> None:
+    """Fine-tune a matting network on foregrounds with alpha mattes over backgrounds.
+
+    Example: dptmat finetune --fg train/fg --alpha train/alpha --bg coco --init runs/first/checkpoints/step-000250000.pt
+    --out runs/fine
+    """
+    show_log(err=dry_run)
+    settings = resolve(FinetuneConfig, config_file, options)
+    if dry_run:
+        click.echo(to_toml(settings), nl=False)
+    else:
+        from dptmat.tasks.finetune import finetune
+
+        finetune(settings)
+
+
+@dptmat.command("preview")
+@settings_options(
+    PretrainConfig, (DATA, METHOD, AUGMENTATION), ("device", "threads", "prefetch", "hw_decoder_load", "quarantine")
+)
+@config_file_option
+@click.option("--out", required=True, metavar="FILE.png", help="The picture to write.")
+def preview_command(config_file: str | None, out: str, **options: Any) -> None:
+    """Draw what the network will see: foreground, background, trimap, alpha and composite of the first samples.
+
+    Example: dptmat preview --data imagenet/train --out preview.png
+    """
+    from dptmat.contact_sheets import write_sheet
+    from dptmat.tasks.pretrain import preview
+
+    show_log(err=False)
+    settings = resolve(PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
+    write_sheet(out, preview(settings))
+    click.echo(out)
+
+
+@dptmat.command("index")
+@click.option("--data", required=True, metavar="DIR|FILE", help="Photographs: a folder, or a text file of paths.")
+@click.option("--out", default="photographs.txt", metavar="FILE", show_default=True, help="List of the good ones.")
+def index_command(data: str, out: str) -> None:
+    """Decode every photograph once, strictly; name the bad ones and write a list of the good ones for --data.
+
+    Example: dptmat index --data imagenet/train --out train.txt
+    """
+    from dptmat.data.check import check_photographs
+    from dptmat.data.index import ImageIndex, write_list
+
+    show_log(err=True)
+    require_place_for_a_file(out, f"--out {out}")
+    index = ImageIndex.open(data)
+    bad: dict[str, str] = {}
+    with click.progressbar(length=len(index), file=sys.stderr) as bar:
+        for checked, found in check_photographs(index):
+            bar.update(checked)
+            bad.update(found)
+    for path, reason in bad.items():
+        click.echo(f"left out: {path}: {reason}")
+    write_list(out, index, bad)
+    click.echo(f"{out}: {len(index) - len(bad)} photographs, {len(bad)} left out")
