@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import tracemalloc
 
 import cv2
@@ -189,3 +190,21 @@ def test_list_without_the_bad_ones_opens_again(damaged):
     index = ImageIndex.open(folder)
     write_list(folder / "good.txt", index, {str(folder / name) for name in bad})
     assert paths_of(ImageIndex.open(folder / "good.txt")) == [str(folder / n) for n in ("a.jpg", "k.JPEG", "m.png")]
+
+
+def test_a_list_that_is_written_anew_in_place_stays_what_it_was(tmp_path):
+    """The file shrinks under the index: a map of it would end the process by a signal."""
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"{i}.jpg\n" for i in range(100_000)))
+    index = ImageIndex.open(path)
+    path.write_text("other.jpg\n")
+    assert index[99_999] == str(tmp_path / "99999.jpg")
+    assert len(index) == 100_000
+
+
+def test_a_list_may_come_from_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("a.jpg\nb.jpg\n",))
+    writer.start()
+    assert len(ImageIndex.open(tmp_path / "pipe")) == 2
+    writer.join()

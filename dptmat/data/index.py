@@ -3,6 +3,8 @@
 import hashlib
 import mmap
 import os
+import shutil
+import tempfile
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +21,8 @@ _CHUNK = 1 << 22  # bytes of a list that are looked at together
 class ImageIndex:
     """Paths of photographs in a fixed order; ``index[i]`` is the i-th path and ``len(index)`` their number.
 
-    The paths of a list stay in its file, of which a map is held, and those of a folder are one block of bytes. Beside
-    that there is the end of each line: 8 bytes per path.
+    The paths of a list lie in a nameless copy of its file, of which a map is held, and those of a folder are one block
+    of bytes. Beside that there is the end of each line: 8 bytes per path.
 
     Args:
         lines: The paths, each ended by a newline but for the last one.
@@ -62,10 +64,9 @@ class ImageIndex:
             raise UserError(f"{called} does not exist; point it at a folder of photographs")
         if data.suffix.lower() in EXTENSIONS:
             raise UserError(f"{called} is one photograph; point it at a folder of them or a text file of paths")
-        if not data.stat().st_size:
+        lines = _read_list(data)
+        if not lines:
             raise UserError(f"{called} is an empty file; a list holds one path per line")
-        with open(data, "rb") as file:  # what replaces the file later does not matter to the map
-            lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if b"\0" in lines[:_CHUNK]:
             raise UserError(f"{called} is not a text file; a list holds one path per line")
         index = cls(lines, data.absolute().parent)
@@ -128,6 +129,14 @@ class ImageIndex:
             yield self._lines[start : start + _CHUNK]
         if self._lines[-1:] != b"\n":
             yield b"\n"
+
+
+def _read_list(path: Path) -> bytes | mmap.mmap:
+    """Take a copy of a list: what is written into the file later does not matter, and a pipe can be read but once."""
+    with open(path, "rb") as file, tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy, _CHUNK)
+        copy.flush()
+        return mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ) if copy.tell() else b""
 
 
 def _find_ends(lines: bytes | mmap.mmap) -> np.ndarray:
