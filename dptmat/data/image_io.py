@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dptmat.errors import UserError, first_line
+from dptmat.errors import UserError, few, first_line
 from dptmat.files import write_whole
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -207,7 +207,7 @@ def pair(parameters: Mapping[str, str] | None = None, /, **folders: str | Path |
         missing = [name for name in names if name not in partners]
         if missing:
             raise UserError(
-                f"`{called[kind]}` {given[kind]} has no partner of {_few(missing)} of `{called[first]}` "
+                f"`{called[kind]}` {given[kind]} has no partner of {few(missing)} of `{called[first]}` "
                 f"{given[first]}; partners have the same name, whatever their ending"
             )
     return [Case(name, **{kind: images[name] for kind, images in listed.items()}) for name in names]
@@ -223,11 +223,6 @@ def require_apart(out: str | Path, inputs: Iterable[Path]) -> None:
     for folder in {path.parent for path in inputs}:
         if folder.resolve() == out:
             raise UserError(f"{folder} is read and would be written to as well; give another folder as `out`")
-
-
-def _few(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextmanager
