@@ -1,6 +1,6 @@
 # make demo    pre-train on photographs, pictures at the end
-# make check   format and the quick half of the tests, in a minute and a half
-# make test    format and the whole test suite
+# make check   format, types and the quick half of the tests, in a minute and a half
+# make test    format, types and the whole test suite
 # Options:     STACK=cuda12 for a V100, PYTHON=python3.12, VENV=/some/folder,
 #              PYTEST_ADDOPTS='-m "not timing"' for make test on a shared machine
 
@@ -14,10 +14,17 @@ demo: $(VENV)/.installed-demo
 	rm -rf runs/demo
 	$(VENV)/bin/dptmat pretrain --data photos --out runs/demo --steps 80 --batch-size 4 --lr 5e-4 --log-every 5
 
+# Types beside the tests: the checker computes on one core for half a minute the first time.
 check: style
-	$(PYTEST) -m "not slow and not timing"
+	$(MAKE) --no-print-directory --jobs 2 types quick
 
 test: style
+	$(MAKE) --no-print-directory --jobs 2 types suite
+
+quick: $(VENV)/.installed-test
+	$(PYTEST) -m "not slow and not timing"
+
+suite: $(VENV)/.installed-test
 	$(PYTEST)
 
 style: $(VENV)/.installed-test
@@ -40,4 +47,4 @@ $(VENV)/.installed-%: setup.py pyproject.toml
 clean:
 	rm -rf $(VENV) build dist *.egg-info photos runs
 
-.PHONY: demo check test style types clean
+.PHONY: demo check test quick suite style types clean
