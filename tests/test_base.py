@@ -71,7 +71,7 @@ def test_every_help_is_shown():
 
 
 @pytest.fixture
-def test_set(tmp_path):
+def sample_set(tmp_path):
     """Folders image, trimap and alpha of two names, in ``set``, and a checkpoint ``net.pt``."""
     for i in range(2):
         alpha = soft_disc(64, 96 + i)
@@ -85,12 +85,12 @@ def test_set(tmp_path):
     return tmp_path / "set"
 
 
-def test_networks_predict_are_scored_and_converted(test_set, tmp_path):
-    net, image, trimap, alphas = tmp_path / "net.pt", test_set / "image", test_set / "trimap", tmp_path / "alphas"
+def test_networks_predict_are_scored_and_converted(sample_set, tmp_path):
+    net, image, trimap, alphas = tmp_path / "net.pt", sample_set / "image", sample_set / "trimap", tmp_path / "alphas"
     predicted, judged, scored, converted = run_base(
         ["predict", "--checkpoint", net, "--image", image, "--trimap", trimap, "--out", alphas],
-        ["evaluate", "--checkpoint", net, "--data", test_set, "--out", tmp_path / "scores"],
-        ["evaluate", "--predictions", alphas, "--data", test_set],
+        ["evaluate", "--checkpoint", net, "--data", sample_set, "--out", tmp_path / "scores"],
+        ["evaluate", "--predictions", alphas, "--data", sample_set],
         ["convert", net, tmp_path / "converted.pt"],
     )  # fmt: skip
     assert predicted[:2] == [0, f"{alphas}: 2 alphas, 0 left out\n"], predicted[2]
@@ -146,8 +146,8 @@ def test_networks_are_listed():
     assert "matteformer" in printed
 
 
-def test_training_names_what_to_install(photographs, test_set, tmp_path):
-    folders = ["--fg", test_set / "image", "--alpha", test_set / "alpha", "--bg", photographs]
+def test_training_names_what_to_install(photographs, sample_set, tmp_path):
+    folders = ["--fg", sample_set / "image", "--alpha", sample_set / "alpha", "--bg", photographs]
     for status, printed, told in run_base(
         ["pretrain", "--data", photographs, "--out", tmp_path / "run"],
         ["finetune", *folders, "--init", "random", "--out", tmp_path / "run"],

@@ -24,7 +24,7 @@ SIZES = {"a": (40, 50), "b": (33, 64), "c": (48, 31)}
 
 
 @pytest.fixture
-def test_set(tmp_path):
+def sample_set(tmp_path):
     """Folder with image, trimap and alpha of three names, laid out as alphamatting.com is here."""
     random = np.random.default_rng(0)
     for folder in ("image", "trimap", "alpha"):
@@ -82,19 +82,19 @@ def run(caplog):
 # ---- a network
 
 
-def test_a_network_is_scored_and_its_alphas_are_written(run, test_set, tmp_path):
+def test_a_network_is_scored_and_its_alphas_are_written(run, sample_set, tmp_path):
     network = StandIn()
     done = []
     result, lines = run(
-        cases_of(test_set, "image", "trimap", "alpha"), network,
+        cases_of(sample_set, "image", "trimap", "alpha"), network,
         out=tmp_path / "out", checkpoint=tmp_path / "net.pt", progress=lambda: done.append(1),
     )  # fmt: skip
     assert (lines, len(done)) == ([], 3)
     assert [score.name for score in result.images] == ["a", "b", "c"]
     assert [list(x.shape[2:]) for x in network.shown] == [[64, 64], [64, 64], [64, 32]]  # without a margin
     for score in result.images:
-        alpha, trimap = (grey(test_set / key / f"{score.name}.png") for key in ("alpha", "trimap"))
-        image = colours(test_set / "image" / f"{score.name}.png")
+        alpha, trimap = (grey(sample_set / key / f"{score.name}.png") for key in ("alpha", "trimap"))
+        image = colours(sample_set / "image" / f"{score.name}.png")
         expected = (predict_alpha(network, image, (trimap // 127).astype(np.uint8)) * 255).floor().numpy()
         expected[trimap == 0], expected[trimap == 255] = 0, 255
         written = grey(tmp_path / "out/alpha" / f"{score.name}.png")
@@ -109,8 +109,8 @@ def test_a_network_is_scored_and_its_alphas_are_written(run, test_set, tmp_path)
     assert content["left_out"] == []
     assert (content["checkpoint"], content["trimap"], content["seed"]) == (str(tmp_path / "net.pt"), "files", None)
     assert content["images"][1] == {
-        "name": "b", "image": f"{test_set}/image/b.png", "trimap": f"{test_set}/trimap/b.png",
-        "alpha": f"{test_set}/alpha/b.png", "prediction": "alpha/b.png",
+        "name": "b", "image": f"{sample_set}/image/b.png", "trimap": f"{sample_set}/trimap/b.png",
+        "alpha": f"{sample_set}/alpha/b.png", "prediction": "alpha/b.png",
         "unknown_pixels": result.images[1].unknown_pixels, **scores_of(result.images[1]),
     }  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "out/scores.csv").open(newline="")))
@@ -120,30 +120,30 @@ def test_a_network_is_scored_and_its_alphas_are_written(run, test_set, tmp_path)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["alpha", "scores.csv", "scores.json"]
 
 
-def test_alpha_is_cut_to_8_bits_not_rounded(run, test_set, tmp_path):
+def test_alpha_is_cut_to_8_bits_not_rounded(run, sample_set, tmp_path):
     constant = StandIn(compute=lambda x: torch.full_like(x[:, :1], 99.9 / 255))
-    run(cases_of(test_set, "image", "trimap", "alpha"), constant, out=tmp_path / "out")
+    run(cases_of(sample_set, "image", "trimap", "alpha"), constant, out=tmp_path / "out")
     assert np.unique(grey(tmp_path / "out/alpha/a.png")).tolist() == [0, 99, 255]
 
 
-def test_nothing_is_written_without_out(run, test_set, tmp_path, monkeypatch):
+def test_nothing_is_written_without_out(run, sample_set, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
+    result, _ = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn())
     assert result.images[0].prediction is None
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_a_large_image_is_not_cut_by_default(run, test_set, monkeypatch):
+def test_a_large_image_is_not_cut_by_default(run, sample_set, monkeypatch):
     monkeypatch.setattr("dptmat.inference.TILE", 448)
     for folder, content in (
         ("image", np.zeros((40, 6000, 3), np.uint8)),
         ("trimap", np.full((40, 6000), 128, np.uint8)),
     ):
-        write(test_set / folder / "a.png", content)
-    write(test_set / "alpha/a.png", np.zeros((40, 6000), np.uint8))
+        write(sample_set / folder / "a.png", content)
+    write(sample_set / "alpha/a.png", np.zeros((40, 6000), np.uint8))
     for tile, widest in ((0, 6016), (448, 448)):
         network = StandIn()
-        run(cases_of(test_set, "image", "trimap", "alpha")[:1], network, tile=tile)
+        run(cases_of(sample_set, "image", "trimap", "alpha")[:1], network, tile=tile)
         assert max(x.shape[3] for x in network.shown) == widest
     with pytest.raises(UserError, match="`tile` must be 0 or a multiple of 224"):
         run([], network, tile=100)
@@ -153,8 +153,8 @@ def half(x):
     return torch.full_like(x[:, :1], 0.5)
 
 
-def test_known_regions_follow_the_trimap_unless_the_network_takes_none(run, test_set, tmp_path):
-    cases = cases_of(test_set, "image", "trimap", "alpha")
+def test_known_regions_follow_the_trimap_unless_the_network_takes_none(run, sample_set, tmp_path):
+    cases = cases_of(sample_set, "image", "trimap", "alpha")
     mg = MGMatting.__new__(type("Mixed", (StandIn, MGMatting), {}))
     StandIn.__init__(mg, 4, half)
     compiled = StandIn(None, half)
@@ -170,12 +170,12 @@ def test_known_regions_follow_the_trimap_unless_the_network_takes_none(run, test
         assert result.known_regions == known
 
 
-def test_all_unknown_shows_nothing_and_scores_the_whole_image(run, test_set, tmp_path):
+def test_all_unknown_shows_nothing_and_scores_the_whole_image(run, sample_set, tmp_path):
     network = StandIn(6, half)
-    result, _ = run(cases_of(test_set, "image", "alpha"), network, trimap="all-unknown", out=tmp_path / "out")
+    result, _ = run(cases_of(sample_set, "image", "alpha"), network, trimap="all-unknown", out=tmp_path / "out")
     assert all((x[:, 4] == 1).all() and not x[:, [3, 5]].any() for x in network.shown)
     assert [score.unknown_pixels for score in result.images] == [h * w for h, w in SIZES.values()]
-    alpha = grey(test_set / "alpha/a.png")
+    alpha = grey(sample_set / "alpha/a.png")
     assert scores_of(result.images[0]) == plain_scores(np.full_like(alpha, 127), alpha, np.full_like(alpha, 128))
     assert (grey(tmp_path / "out/trimap/a.png") == 128).all()
     content = json.loads((tmp_path / "out/scores.json").read_text())
@@ -183,12 +183,12 @@ def test_all_unknown_shows_nothing_and_scores_the_whole_image(run, test_set, tmp
     assert (content["trimap"], content["seed"], content["known_regions"]) == ("all-unknown", None, "as predicted")
 
 
-def test_trimaps_from_alphas_depend_on_the_seed(run, test_set, tmp_path):
-    cases = cases_of(test_set, "image", "alpha")
+def test_trimaps_from_alphas_depend_on_the_seed(run, sample_set, tmp_path):
+    cases = cases_of(sample_set, "image", "alpha")
     for seed in (0, 5):
         network = StandIn()
         result, _ = run(cases, network, trimap="from-alpha", seed=seed, out=tmp_path / "out")
-        trimap = from_alpha(grey(test_set / "alpha/b.png"), "b", seed)
+        trimap = from_alpha(grey(sample_set / "alpha/b.png"), "b", seed)
         np.testing.assert_array_equal(grey(tmp_path / "out/trimap/b.png"), LEVELS[trimap])
         np.testing.assert_array_equal(network.shown[1][0, 4, :33, :64].numpy(), trimap == 1)
         assert result.images[1].unknown_pixels == (trimap == 1).sum()
@@ -198,32 +198,32 @@ def test_trimaps_from_alphas_depend_on_the_seed(run, test_set, tmp_path):
 # ---- files
 
 
-def test_predictions_are_scored_as_they_are(run, test_set, tmp_path):
-    (test_set / "prediction").mkdir()
+def test_predictions_are_scored_as_they_are(run, sample_set, tmp_path):
+    (sample_set / "prediction").mkdir()
     for name in SIZES:
-        write(test_set / f"prediction/{name}.png", colours(test_set / f"image/{name}.png")[:, :, 0])
-    result, lines = run(cases_of(test_set, "alpha", "trimap", "prediction"), out=tmp_path / "out")
+        write(sample_set / f"prediction/{name}.png", colours(sample_set / f"image/{name}.png")[:, :, 0])
+    result, lines = run(cases_of(sample_set, "alpha", "trimap", "prediction"), out=tmp_path / "out")
     assert lines == []
     assert result.known_regions == "as predicted"
     for score in result.images:
         prediction, alpha, trimap = (
-            grey(test_set / k / f"{score.name}.png") for k in ("prediction", "alpha", "trimap")
+            grey(sample_set / k / f"{score.name}.png") for k in ("prediction", "alpha", "trimap")
         )
         assert scores_of(score) == plain_scores(prediction, alpha, trimap)
         cleaned = np.where(trimap == 128, prediction, trimap)
         assert metrics.grad(cleaned, alpha, trimap) != score.grad
-        assert (score.image, score.prediction) == (None, f"{test_set}/prediction/{score.name}.png")
+        assert (score.image, score.prediction) == (None, f"{sample_set}/prediction/{score.name}.png")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.json"]
-    assert run(cases_of(test_set, "alpha", "trimap", "prediction", "image"))[0].images[0].image == (
-        f"{test_set}/image/a.png"
+    assert run(cases_of(sample_set, "alpha", "trimap", "prediction", "image"))[0].images[0].image == (
+        f"{sample_set}/image/a.png"
     )
 
 
-def test_alphas_of_16_bits(run, test_set):
-    alpha = grey(test_set / "alpha/a.png")
-    before, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
-    write(test_set / "alpha/a.png", alpha.astype(np.uint16) * 257)
-    after, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
+def test_alphas_of_16_bits(run, sample_set):
+    alpha = grey(sample_set / "alpha/a.png")
+    before, _ = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn())
+    write(sample_set / "alpha/a.png", alpha.astype(np.uint16) * 257)
+    after, _ = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn())
     assert before == after
 
 
@@ -249,10 +249,10 @@ def other_values(folder):
 
 
 @pytest.mark.parametrize("damage", [cut_file, other_size, other_values])
-def test_one_bad_image_is_named_and_the_rest_scored(run, test_set, tmp_path, dptmat, damage):
-    whole, _ = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
-    message = damage(test_set)
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
+def test_one_bad_image_is_named_and_the_rest_scored(run, sample_set, tmp_path, dptmat, damage):
+    whole, _ = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn())
+    message = damage(sample_set)
+    result, lines = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
     assert [score.name for score in result.images] == ["a", "c"]
     assert [scores_of(score) for score in result.images] == [scores_of(whole.images[i]) for i in (0, 2)]
     assert result.mean["sad"] == pytest.approx((whole.images[0].sad + whole.images[2].sad) / 2)
@@ -264,9 +264,9 @@ def test_one_bad_image_is_named_and_the_rest_scored(run, test_set, tmp_path, dpt
     assert message in left["reason"]
 
 
-def test_no_unknown_pixel_is_reported_and_not_in_the_mean(run, test_set, tmp_path):
-    write(test_set / "trimap/b.png", np.zeros(SIZES["b"], np.uint8))
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
+def test_no_unknown_pixel_is_reported_and_not_in_the_mean(run, sample_set, tmp_path):
+    write(sample_set / "trimap/b.png", np.zeros(SIZES["b"], np.uint8))
+    result, lines = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
     a, b, c = result.images
     assert np.isnan(b.mse)
     assert (b.sad, b.grad, b.conn, b.unknown_pixels) == (0, 0, 0, 0)
@@ -277,52 +277,52 @@ def test_no_unknown_pixel_is_reported_and_not_in_the_mean(run, test_set, tmp_pat
     assert "mean of 2" in evaluate.table(result)
 
 
-def test_an_empty_alpha_is_scored(run, test_set):
-    write(test_set / "alpha/b.png", np.zeros(SIZES["b"], np.uint8))
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn())
+def test_an_empty_alpha_is_scored(run, sample_set):
+    write(sample_set / "alpha/b.png", np.zeros(SIZES["b"], np.uint8))
+    result, lines = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn())
     assert (len(result.images), lines) == (3, [])
-    result, lines = run(cases_of(test_set, "image", "alpha"), StandIn(), trimap="from-alpha")
+    result, lines = run(cases_of(sample_set, "image", "alpha"), StandIn(), trimap="from-alpha")
     assert (len(result.images), len(lines)) == (3, 1)  # its trimap has no unknown pixel
 
 
-def test_nothing_can_be_scored(run, test_set, tmp_path):
+def test_nothing_can_be_scored(run, sample_set, tmp_path):
     for name in SIZES:
-        (test_set / f"alpha/{name}.png").write_bytes(b"text")
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
+        (sample_set / f"alpha/{name}.png").write_bytes(b"text")
+    result, lines = run(cases_of(sample_set, "image", "trimap", "alpha"), StandIn(), out=tmp_path / "out")
     assert len(lines) == 3
     assert all(np.isnan(value) for value in result.mean.values())
     content = json.loads((tmp_path / "out/scores.json").read_text())
     assert (content["images"], content["mean"]) == ([], dict.fromkeys(METRICS))
 
 
-def test_an_alpha_that_is_not_finite_is_left_out(run, test_set):
+def test_an_alpha_that_is_not_finite_is_left_out(run, sample_set):
     broken = StandIn(compute=lambda x: x[:, :1] / 0 * 0)
-    result, lines = run(cases_of(test_set, "image", "trimap", "alpha"), broken)
+    result, lines = run(cases_of(sample_set, "image", "trimap", "alpha"), broken)
     assert result.images == []
     assert lines[0] == "left out: a: the network's alpha is not finite everywhere; try `amp` off"
 
 
-def test_the_test_set_is_never_written_over(run, test_set, tmp_path):
-    (tmp_path / "linked").symlink_to(test_set)
+def test_the_test_set_is_never_written_over(run, sample_set, tmp_path):
+    (tmp_path / "linked").symlink_to(sample_set)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/alpha").symlink_to(test_set / "alpha")
-    before = {path: path.read_bytes() for path in test_set.rglob("*.png")}
+    (tmp_path / "out/alpha").symlink_to(sample_set / "alpha")
+    before = {path: path.read_bytes() for path in sample_set.rglob("*.png")}
     for keys, options in (
-        (("image", "trimap", "alpha"), {"out": test_set}),
+        (("image", "trimap", "alpha"), {"out": sample_set}),
         (("image", "trimap", "alpha"), {"out": tmp_path / "linked"}),
         (("image", "trimap", "alpha"), {"out": tmp_path / "out"}),
     ):
-        cases = cases_of(test_set, *keys)
+        cases = cases_of(sample_set, *keys)
         with pytest.raises(UserError, match=f"`out` {options['out']} holds .*, which is read; give another folder"):
             run(cases, StandIn(), **options)
-    cases = pair(alpha=test_set / "alpha", prediction=test_set / "image")
-    with pytest.raises(UserError, match=f"`out` {test_set} holds .*, which is read"):
-        run(cases, out=test_set, trimap="from-alpha")  # there are trimaps, which are not even read
-    assert {path: path.read_bytes() for path in test_set.rglob("*.png")} == before
+    cases = pair(alpha=sample_set / "alpha", prediction=sample_set / "image")
+    with pytest.raises(UserError, match=f"`out` {sample_set} holds .*, which is read"):
+        run(cases, out=sample_set, trimap="from-alpha")  # there are trimaps, which are not even read
+    assert {path: path.read_bytes() for path in sample_set.rglob("*.png")} == before
 
 
-def test_wrong_arguments(run, test_set):
-    cases = cases_of(test_set, "image", "alpha")
+def test_wrong_arguments(run, sample_set):
+    cases = cases_of(sample_set, "image", "alpha")
     with pytest.raises(ValueError, match="a case must have image, trimap, alpha; .* lacks trimap"):
         run(cases, StandIn())
     with pytest.raises(ValueError, match="a case must have trimap, alpha, prediction; .* lacks trimap, prediction"):
@@ -372,7 +372,7 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def test_the_command_judges_a_network_and_its_written_alphas_alike(test_set, tmp_path, dptmat, checkpoint, monkeypatch):
+def test_a_network_and_its_written_alphas_are_judged_alike(sample_set, tmp_path, dptmat, checkpoint, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, printed, told = dptmat(
         "evaluate", "--checkpoint", checkpoint, "--data", "set", "--out", "one", "--device", "cpu"
@@ -381,7 +381,7 @@ def test_the_command_judges_a_network_and_its_written_alphas_alike(test_set, tmp
     assert "predictions are 0 and 255 where the trimap is, as in published results" in told
     assert [line.split()[0] for line in printed.splitlines()[1:5]] == ["a", "b", "c", "mean"]
     status, again, told = dptmat(
-        "evaluate", "--predictions", tmp_path / "one/alpha", "--data", test_set, "--out", tmp_path / "two"
+        "evaluate", "--predictions", tmp_path / "one/alpha", "--data", sample_set, "--out", tmp_path / "two"
     )
     assert status == 0
     assert "predictions are scored as they are" in told
@@ -389,12 +389,12 @@ def test_the_command_judges_a_network_and_its_written_alphas_alike(test_set, tmp
     one, two = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("one", "two"))
     assert one["mean"] == two["mean"]
     assert (one["checkpoint"], two["checkpoint"]) == (str(checkpoint), None)
-    assert one["images"][0]["image"] == two["images"][0]["image"] == f"{test_set}/image/a.png"  # absolute
+    assert one["images"][0]["image"] == two["images"][0]["image"] == f"{sample_set}/image/a.png"  # absolute
 
 
-def test_the_command_names_what_it_leaves_out(test_set, dptmat, checkpoint):
-    words = ["evaluate", "--checkpoint", checkpoint, "--data", test_set, "--trimap", "from-alpha", "--seed", "7"]
-    message = cut_file(test_set)
+def test_the_command_names_what_it_leaves_out(sample_set, dptmat, checkpoint):
+    words = ["evaluate", "--checkpoint", checkpoint, "--data", sample_set, "--trimap", "from-alpha", "--seed", "7"]
+    message = cut_file(sample_set)
     status, printed, told = dptmat(*words, "--device", "cpu")
     assert status == 1
     assert message in told
@@ -425,13 +425,13 @@ def test_the_command_names_what_it_leaves_out(test_set, dptmat, checkpoint):
         (["--checkpoint", "{net}", "--data", "{set}", "--seed", "-1"], "--seed"),
     ],
 )
-def test_bad_options_give_one_line_and_status_2(test_set, dptmat, checkpoint, words, message):
-    (test_set / "two").mkdir()
+def test_bad_options_give_one_line_and_status_2(sample_set, dptmat, checkpoint, words, message):
+    (sample_set / "two").mkdir()
     for name in ("b", "c"):
-        (test_set / f"two/{name}.png").write_bytes((test_set / f"alpha/{name}.png").read_bytes())
+        (sample_set / f"two/{name}.png").write_bytes((sample_set / f"alpha/{name}.png").read_bytes())
     status, printed, told = dptmat(
-        "evaluate", *(word.format(set=test_set, net=checkpoint) for word in words), "--device", "cpu"
+        "evaluate", *(word.format(set=sample_set, net=checkpoint) for word in words), "--device", "cpu"
     )
     assert (status, printed) == (2, "")
-    assert message.format(set=test_set) in told
+    assert message.format(set=sample_set) in told
     assert len([line for line in told.splitlines() if line.strip()]) == 1
