@@ -1,49 +1,15 @@
-"""What is wrong with a photograph is said in a few words, file by file."""
+"""Why an image cannot be decoded is said in a few words, file by file."""
 
-import os
-
-import numpy as np
-import pytest
-
-from dptmat.pipelines.probe import claims_too_much, encode_path, find_unopened, find_unreadable
+from dptmat.pipelines.probe import find_unreadable
 
 
-@pytest.fixture
-def bad(tmp_path):
-    """Paths by what is wrong with them."""
-    paths = {name: str(tmp_path / name) for name in ("missing", "empty", "folder", "pipe", "text")}
-    (tmp_path / "empty").touch()
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
+def test_a_file_that_cannot_be_decoded_does_not_hide_the_next(photographs, tmp_path):
+    text, missing = str(tmp_path / "text"), str(tmp_path / "missing")
     (tmp_path / "text").write_bytes(b"text" * 100)
-    return paths
-
-
-def test_what_cannot_be_opened_is_told_and_the_rest_is_not(bad, photographs):
-    good = str(sorted(photographs.iterdir())[0])
-    assert list(find_unopened([good, *bad.values(), good])) == [
-        (bad["missing"], "No such file or directory"),
-        (bad["empty"], "the file is empty"),
-        (bad["folder"], "not a file"),
-        (bad["pipe"], "not a file"),
-    ]
-
-
-def test_a_file_that_cannot_be_decoded_does_not_hide_the_next(bad, photographs):
     good = [str(path) for path in sorted(photographs.iterdir())[:3]]
-    found = list(find_unreadable([good[0], bad["text"], good[1], bad["missing"], bad["text"], good[2]], None))
-    assert [path for path, _ in found] == [bad["text"], bad["missing"], bad["text"]]
+    found = list(find_unreadable([good[0], text, good[1], missing, text, good[2]], None))
+    assert [path for path, _ in found] == [text, missing, text]
     assert found[0] == found[2]
     assert found[0][1].startswith("cannot be decoded (")
     assert "\n" not in found[0][1]
     assert found[1][1] == "No such file or directory"
-
-
-def test_nothing_is_said_of_the_size_of_what_pillow_cannot_read(bad):
-    assert [claims_too_much(path) for path in bad.values() if not path.endswith("pipe")] == [""] * 4
-
-
-def test_a_name_that_is_no_text_keeps_its_bytes():
-    encoded = encode_path(os.fsdecode(b"/a/\xff\xc3\xa4.jpg"))
-    assert encoded.dtype == np.uint8
-    assert encoded.tobytes() == b"/a/\xff\xc3\xa4.jpg"
