@@ -85,6 +85,7 @@ def sample_set(tmp_path):
     return tmp_path / "set"
 
 
+@pytest.mark.slow
 def test_networks_predict_are_scored_and_converted(sample_set, tmp_path):
     net, image, trimap, alphas = tmp_path / "net.pt", sample_set / "image", sample_set / "trimap", tmp_path / "alphas"
     predicted, judged, scored, converted = run_base(
@@ -101,6 +102,7 @@ def test_networks_predict_are_scored_and_converted(sample_set, tmp_path):
     assert torch.load(tmp_path / "converted.pt", weights_only=True)["config"]["model"] == "unet_resnet10t"
 
 
+@pytest.mark.slow
 def test_test_sets_are_composed(tmp_path):
     fg, alpha = write_mattes(tmp_path, [(30, 40), (50, 20)])
     (tmp_path / "bg").mkdir()
@@ -129,6 +131,7 @@ def test_photographs_are_indexed_by_pillow_where_there_is_no_dali(photographs, t
     assert told.count("DALI is not installed") == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_another_machine_is_reported(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.toml").write_text('model = "gca"\ndata = "photographs"\nsteps = 20\n')
@@ -146,6 +149,7 @@ def test_networks_are_listed():
     assert "matteformer" in printed
 
 
+@pytest.mark.slow
 def test_training_names_what_to_install(photographs, sample_set, tmp_path):
     folders = ["--fg", sample_set / "image", "--alpha", sample_set / "alpha", "--bg", photographs]
     for status, printed, told in run_base(
