@@ -111,12 +111,18 @@ class FinetuneSource:
             if all(is_bad(number, bad) for number in range(count)):
                 raise UserError(f"none of the {count} {kind} can be decoded; the messages above say why")
 
+    def own(self, bad: Mapping[str, str]) -> dict[str, str]:
+        """Take those of some bad files that are of a foreground or a background."""
+        of_foregrounds = {os.path.abspath(path) for f in self._foregrounds for path in (f.fg, f.alpha)}
+        times = zip(bad, self._backgrounds.occurrences(bad), strict=True)
+        return {path: bad[path] for path, count in times if count or path in of_foregrounds}
+
     def count_bad(self, bad: Mapping[str, str]) -> list[Count]:
         """Count the foregrounds and the backgrounds that are bad; files of other data sets do not count."""
         foregrounds = sum(self._is_bad_foreground(number, bad) for number in range(len(self._foregrounds)))
         return [
             Count("foregrounds", foregrounds, len(self._foregrounds)),
-            Count("backgrounds", self._backgrounds.count(bad), len(self._backgrounds)),
+            Count("backgrounds", int(self._backgrounds.occurrences(bad).sum()), len(self._backgrounds)),
         ]
 
     def _is_bad_foreground(self, number: int, bad: Mapping[str, str]) -> bool:

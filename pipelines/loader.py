@@ -75,9 +75,9 @@ class Loader:
             "device_id": self._device_id,
             "exec_dynamic": True,  # zero-copy outputs that stay valid, and shapes of GPU data on the CPU
         }
-        self._delivered = start * self._per_step  # batches handed out since step 0
+        self._delivered = self._fed = start * self._per_step  # batches handed out since step 0, and asked for by DALI
+        self._pipe: Any = None  # built with the next batch
         source.require_some(quarantine.bad)
-        self._start()
 
     def __iter__(self) -> "Loader":
         return self
@@ -124,9 +124,14 @@ class Loader:
         unexplained = rounds_of_bad = 0
         while True:
             try:
+                if self._pipe is None:
+                    self._start()
                 # On torch's stream, the outputs are in order with what reads them: neither side waits for the other.
                 return self._pipe.run(torch.cuda.current_stream(self._gpu).cuda_stream if self._gpu else None)
-            except RuntimeError as error:
+            except UserError:
+                raise
+            except Exception as error:  # DALI's binding raises others than RuntimeError, too
+                self._pipe = None  # DALI does not promise that a pipeline can be used after a failure
                 found = self._find_unreadable()
                 if not found:
                     unexplained += 1
@@ -134,9 +139,8 @@ class Loader:
             if found:
                 rounds_of_bad += 1
                 self._leave_out(found, rounds_of_bad)
-            self._start()  # DALI does not promise that a pipeline can be used after a failure
 
-    def _try_again(self, error: RuntimeError, failures: int) -> None:
+    def _try_again(self, error: Exception, failures: int) -> None:
         """Say that a batch failed without a bad file; give up after so many failures."""
         reason = f"though each of its files can be decoded: {first_line(error)}"
         if failures == _TRIES:

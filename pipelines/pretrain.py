@@ -56,9 +56,13 @@ class PretrainSource:
             path = os.path.abspath(self._index[count - 1])
             raise UserError(f"none of the {count} photographs can be decoded, the last one {path}: {bad[path]}")
 
+    def own(self, bad: Mapping[str, str]) -> dict[str, str]:
+        """Take those of some bad files that are among the photographs."""
+        return {path: bad[path] for path, times in zip(bad, self._index.occurrences(bad), strict=True) if times}
+
     def count_bad(self, bad: Mapping[str, str]) -> list[Count]:
         """Count the photographs that are bad; files of other data sets do not count."""
-        return [Count("photographs", self._index.count(bad), len(self._index))]
+        return [Count("photographs", int(self._index.occurrences(bad).sum()), len(self._index))]
 
     def _is_bad(self, image: int, bad: Mapping[str, str]) -> bool:
         return os.path.abspath(self._index[image]) in bad

@@ -26,7 +26,7 @@ def find_unreadable(paths: Iterable[str], device_id: int | None) -> Iterator[tup
         pipe = pipe or _decode_graph(device_id is not None, device_id=device_id)
         try:
             pipe.run(path=[encode_path(path)])
-        except RuntimeError as error:
+        except Exception as error:  # DALI's binding raises others than RuntimeError, too, as for a name that is no text
             yield path, _reason(error)
             pipe = None  # DALI does not promise that a pipeline can be used after a failure
 
@@ -56,8 +56,8 @@ def read(path: DataNode) -> DataNode:
     return fn.slice(encoded, 0, fn.cast(length, dtype=types.INT32), axes=[0])
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """Find the sentence in DALI's message that says what went wrong."""
-    message = str(error)
+    message = str(error) or type(error).__name__
     sentence = (message.partition("encountered:")[2] or message).strip().partition("\n")[0]
     return f"cannot be decoded ({sentence.rstrip(' :')})"

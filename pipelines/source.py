@@ -39,8 +39,11 @@ class Source(Protocol):
     def require_some(self, bad: Mapping[str, str]) -> None:
         """Refuse to go on where nothing is left; raises UserError."""
 
+    def own(self, bad: Mapping[str, str]) -> dict[str, str]:
+        """Take those of some bad files that are the source's."""
+
     def count_bad(self, bad: Mapping[str, str]) -> Iterable["Count"]:
-        """Count the bad files among those of the source, by kind."""
+        """Count what cannot be shown among all that the source has, by kind; files of other data sets do not count."""
 
 
 class Count(NamedTuple):
@@ -56,8 +59,8 @@ class Photographs(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> str: ...
-    def count(self, paths: Iterable[str]) -> int:
-        """Count how many of some absolute paths are among them."""
+    def occurrences(self, paths: Iterable[str]) -> np.ndarray:
+        """Count how often each of some absolute paths is among them: int64."""
 
 
 class Order(Protocol):

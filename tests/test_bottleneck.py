@@ -65,6 +65,7 @@ def short(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_what_limits_is_measured(noise, photographs):
     """Large photographs of noise for small views, and small photographs for large views."""
     for folder, size, limit in (noise, 64, "decoding"), (photographs, 1024, "augmentation"):

@@ -62,10 +62,10 @@ def test_paths_are_counted_whatever_way_they_are_written(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg\n./b.jpg\nsub/../c.jpg\nsub//d.jpg\n/far/e.jpg\n/far/./f.jpg\n")
     index = ImageIndex.open(tmp_path / "list.txt")
     paths = [os.path.abspath(path) for path in paths_of(index)]
-    assert index.count(paths) == 6
-    assert index.count([]) == 0
-    assert index.count([f"{tmp_path}/x.jpg", "/far/a.jpg", str(tmp_path), paths[3]]) == 1
-    assert index.count(dict.fromkeys(paths[2:], "a reason")) == 4
+    assert index.occurrences(paths).sum() == 6
+    assert index.occurrences([]).sum() == 0
+    assert index.occurrences([f"{tmp_path}/x.jpg", "/far/a.jpg", str(tmp_path), paths[3]]).sum() == 1
+    assert index.occurrences(dict.fromkeys(paths[2:], "a reason")).sum() == 4
 
 
 def test_the_paths_of_a_folder_that_is_named_relative_to_another_are_counted(tmp_path, monkeypatch):
@@ -74,7 +74,7 @@ def test_the_paths_of_a_folder_that_is_named_relative_to_another_are_counted(tmp
         (tmp_path / "data" / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     index = ImageIndex.open("data/../data")
-    assert index.count([f"{tmp_path}/data/a.jpg", f"{tmp_path}/data/sub/b.jpg", f"{tmp_path}/a.jpg"]) == 2
+    assert index.occurrences([f"{tmp_path}/data/a.jpg", f"{tmp_path}/data/sub/b.jpg", f"{tmp_path}/a.jpg"]).sum() == 2
 
 
 def test_an_empty_line_is_found_behind_short_ones_and_across_chunks(tmp_path, monkeypatch):
@@ -208,3 +208,9 @@ def test_a_list_may_come_from_a_pipe(tmp_path):
     writer.start()
     assert len(ImageIndex.open(tmp_path / "pipe")) == 2
     writer.join()
+
+
+def test_a_photograph_that_is_listed_many_times_counts_as_often(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg\n" * 6 + "b.jpg\n" * 4)
+    index = ImageIndex.open(tmp_path / "list.txt")
+    assert index.occurrences([f"{tmp_path}/a.jpg", f"{tmp_path}/c.jpg", f"{tmp_path}/b.jpg"]).tolist() == [6, 0, 4]

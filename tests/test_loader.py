@@ -1,5 +1,6 @@
 """The loader: any step at once, zero copy that lasts, and bad files that cost their own sample only."""
 
+import os
 import re
 import resource
 import shutil
@@ -15,6 +16,7 @@ from dptmat import synthesize
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
+from dptmat.pipelines._dali import Pipeline
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.pipelines.probe import find_unreadable
@@ -255,3 +257,37 @@ def test_a_folder_of_bad_files_ends_with_a_sentence(index, device):
         DAMAGE["text"](Path(index[i]))
     with pytest.raises(ValueError, match="none of the 24 photographs can be decoded"):
         take(make_loader(index, device=device), 1)
+
+
+@pytest.mark.parametrize("damage", ["gone", "text", "folder"])
+def test_a_bad_file_whose_name_is_no_text_is_left_out(index, tmp_path, damage):
+    """DALI's binding raises UnicodeDecodeError for its own message on such a file."""
+    name = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(index[0], name)
+    index = ImageIndex.open(tmp_path)
+    quarantine = Quarantine(lambda path, reason: None)
+    loader = make_loader(index, quarantine=quarantine)
+    name.unlink()
+    if damage == "text":
+        name.write_text("no photograph\n" * 9)
+    elif damage == "folder":
+        name.mkdir()
+    assert sum(len(batch[2]) for batch in take(loader, 6)) == 24  # an epoch, in which each photograph comes once
+    assert list(quarantine.bad) == [str(name)]
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), ValueError("x"), IndexError("x")])
+def test_whatever_dali_raises_once_costs_a_second_try(index, monkeypatch, said, error):
+    expected, loader = take(make_loader(index), 3), make_loader(index)
+    run = Pipeline.run
+    hiccups = [error]
+
+    def failing(self, *args, **inputs):
+        if hiccups:
+            raise hiccups.pop()
+        return run(self, *args, **inputs)
+
+    monkeypatch.setattr(Pipeline, "run", failing)
+    for a, b in zip(take(loader, 3), expected, strict=True):
+        assert all(map(np.array_equal, a, b))
+    assert "a batch failed, though each of its files can be decoded" in said()

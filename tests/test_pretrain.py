@@ -232,7 +232,7 @@ def test_preview_shows_the_first_samples_of_the_run(photographs, tmp_path, monke
     trained_on = preview_sheet(*first[1], rows=8)  # the first is the preview's own
     written = cv2.cvtColor(cv2.imread(str(tmp_path / "run/preview.png")), cv2.COLOR_BGR2RGB)
     assert (written == trained_on).all()
-    settings = PretrainConfig(data=str(photographs), out="", **SMALL)
+    settings = PretrainConfig(data=str(photographs), out="unused", **SMALL)
     assert (preview(settings) == trained_on).all()
 
 

@@ -11,6 +11,9 @@ from dptmat.training.quarantine import Quarantine, open_quarantine, read_quarant
 class Source:
     """Ten photographs in a folder."""
 
+    def own(self, bad):
+        return {path: reason for path, reason in bad.items() if path.startswith("/data/")}
+
     def count_bad(self, bad):
         return [("photographs", sum(path.startswith("/data/") for path in bad), 10)]
 
@@ -29,10 +32,12 @@ def test_a_file_is_named_once_by_its_absolute_path(tmp_path, monkeypatch, said):
 
 def test_what_a_run_leaves_out_is_left_out_when_it_goes_on(tmp_path):
     name = os.fsdecode(b"/data/caf\xe9\t1.jpg")  # no valid text, and a tab in it
-    first = open_quarantine(tmp_path, "", lambda path, reason: None, writes=True)
+    first = open_quarantine(tmp_path, "", lambda path, reason: None, Source(), writes=True)
     first.add(name, "cut short")
-    (tmp_path / "more.txt").write_text("/data/b.jpg\tgone\n/data/half")  # a kill has cut the last line short
-    again = open_quarantine(tmp_path, str(tmp_path / "more.txt"), pytest.fail, writes=True)
+    (tmp_path / "more.txt").write_text(
+        "/elsewhere/c.jpg\tgone\n/data/b.jpg\tgone\n/data/half"
+    )  # a kill has cut the last line short
+    again = open_quarantine(tmp_path, str(tmp_path / "more.txt"), pytest.fail, Source(), writes=True)
     assert again.bad == {name: "cut short", "/data/b.jpg": "gone"}
     assert read_quarantine(tmp_path / "quarantine.txt") == again.bad
 

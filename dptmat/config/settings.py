@@ -108,6 +108,8 @@ def from_mapping(cls: type[SettingsT], values: Mapping[str, Any], source: str) -
     given = {}
     for name, value in values.items():
         if name in former:
+            if former[name] in values:
+                raise UserError(f"{source}: {name} is the former name of {former[name]}; give one of them")
             _logger.warning("%s: %s is called %s now", source, name, former[name])
         elif name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)

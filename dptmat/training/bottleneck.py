@@ -61,7 +61,7 @@ class Bottleneck:
         waits = f"waited for data {waited / seconds:.0%} of the last {steps} steps"
         try:
             speeds = {stage: self._measure(stage) for stage in _STAGES}
-        except RuntimeError as error:  # a bad file, which the loader will name, or a lack of memory
+        except Exception as error:  # a bad file, which the loader will name, or a lack of memory
             return f"{waits}; what limits the data path could not be measured: {first_line(error)}"
         return f"{waits}. " + advise(
             speeds, wanted, gpu=self._gpu, threads=self._settings.threads or self._process.cores,

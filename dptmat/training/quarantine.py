@@ -83,13 +83,16 @@ class Quarantine:
         return ""
 
 
-def open_quarantine(out: str | Path, given: str, report: Callable[[str, str], object], *, writes: bool) -> Quarantine:
+def open_quarantine(
+    out: str | Path, given: str, report: Callable[[str, str], object], source: Source, *, writes: bool
+) -> Quarantine:
     """Open the quarantine of a run: what its ``quarantine.txt`` holds from before, and what another list says.
 
     Args:
         out: Output folder; it exists.
         given: Path of a list whose files are left out from the start, or "".
         report: Called with (path, reason) of each file newly found.
+        source: The run's data, whose files alone are taken from the other list.
         writes: Whether this process is the one that writes.
 
     Raises:
@@ -97,7 +100,7 @@ def open_quarantine(out: str | Path, given: str, report: Callable[[str, str], ob
     """
     path = Path(out) / QUARANTINE_FILE
     known = read_quarantine(path) if path.exists() else {}
-    further = read_quarantine(given) if given else {}
+    further = source.own(read_quarantine(given)) if given else {}
     quarantine = Quarantine(report, known, Journal(path) if writes else None)
     quarantine.mark_known(further)
     return quarantine

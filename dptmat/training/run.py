@@ -122,7 +122,9 @@ class Run:
             self._write_head()
         self.log = RunLog(self.out, task.steps, settings.batch_size, start=self.done, writes=process.is_main)
         self.quarantine = distributed.on_all_ranks(
-            lambda: open_quarantine(self.out, settings.quarantine, self.log.left_out, writes=process.is_main)
+            lambda: open_quarantine(
+                self.out, settings.quarantine, self.log.left_out, task.source, writes=process.is_main
+            )
         )
         if process.is_main:
             write_sheet(self.out / "preview.png", task.preview(self.quarantine))
@@ -294,9 +296,8 @@ class Run:
         return predictions_sheet(batch, model(batch.input[: self.task.preview_rows])["alpha_os1"])
 
     def _sum_up(self, last: Path) -> None:
-        if self.quarantine.bad:
-            count, where = len(self.quarantine.bad), self.out / QUARANTINE_FILE
-            _logger.info("%s of %s left out, listed in %s", count, self.task.summary, where)
+        if bad := self.task.source.own(self.quarantine.bad):
+            _logger.info("%s of %s left out, listed in %s", len(bad), self.task.summary, self.out / QUARANTINE_FILE)
         if self.log.skipped_steps:
             _logger.info("%s steps left out, since loss or gradient were not finite", self.log.skipped_steps)
         if self.stop_reason:
