@@ -108,6 +108,13 @@ def test_each_path_that_is_named_is_there(path):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@each_document
+def test_each_target_of_make_is_one(path):
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"(?:`|^ {4})make (\w+)", read(path), re.MULTILINE)
+    assert set(named) <= set(targets)
+
+
 def test_every_page_is_linked_from_the_readme():
     text = README.read_text(encoding="utf-8")
     for path in DOCUMENTS[1:]:
