@@ -115,6 +115,29 @@ def test_each_target_of_make_is_one(path):
     assert set(named) <= set(targets)
 
 
+def written_in_the_sources():
+    """Every text in the sources; a blank stands for what is filled in later."""
+    for folder in ("dptmat", "kernels", "pipelines"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else " " for part in node.values)
+                    yield "".join(parts)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+    yield (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_each_message_of_the_troubleshooting_is_one():
+    texts = [text.replace("`", "") for text in written_in_the_sources()]
+    shown = re.findall(r"^\| ([^*|]+) \|", read(ROOT / "docs/troubleshooting.md"), re.MULTILINE)
+    assert len(shown) > 50
+    for symptom in set(shown) - {"symptom"}:
+        message = re.sub(r"`--([a-z-]+)`", lambda option: option[1].replace("-", "_"), symptom).replace("`", "")
+        for part in message.split("..."):
+            assert any(part.strip(" ;:,") in text for text in texts), symptom
+
+
 def test_every_page_is_linked_from_the_readme():
     text = README.read_text(encoding="utf-8")
     for path in DOCUMENTS[1:]:
