@@ -213,7 +213,7 @@ def draw(rows, options, path):
     bars = []
     for row in [row for row in rows if row.contender != "read"] or rows:  # beside it the others would be dots
         times = f"  {row.times_dataloader:.1f}x" if row.times_dataloader else ""
-        text = f"{row.images_per_second:,.0f}{times}  {row.peak_mb / 1e3:.2f} GB"
+        text = f"{row.images_per_second:,.0f}{times}  {(row.peak_mb + sum(row.peak_workers_mb)) / 1e3:.1f} GB"
         ours = row.contender not in LOADERS
         bars.append(Bar(row.contender, row.images_per_second, row.smallest, row.largest, text, ours))
     draw_bars(f"{title}{options.size}", bars, path)

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,13 @@ def pytest_runtest_setup(item):
     """Beside other processes of tests, one thread, whatever an earlier test has left: sums differ with their number."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_signals():
+    """Interrupts are heard, also where a shell has started the tests in the background, and so had them ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):

@@ -55,6 +55,7 @@ def test_outputs_are_those_of_the_published_network(networks, tmp_path, name, mo
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_matteformer_is_loaded_to_the_bit_and_its_stage_equals_plain_loops(networks, tmp_path):
     torch.save(checkpoint_of(networks["matteformer"]), tmp_path / "official.pth")
     network, config = load_network(tmp_path / "official.pth")

@@ -34,6 +34,7 @@ def test_multiply_adds_of_convolutions(name):
     assert (at_64, at_96) == (count_by_hand(name, 64), count_by_hand(name, 96))
 
 
+@pytest.mark.slow
 def test_attention_counts_too():
     """GCA's two attentions: L * L * 576 for the scores and L * L * 2048 for the values, L = (size / 16)**2."""
     _, (ours,) = cost("gca", (64,))

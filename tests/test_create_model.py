@@ -26,6 +26,7 @@ def test_names_give_their_networks():
 
 @pytest.mark.parametrize("name", ["matteformer", "unet_resnet18", "gca", "mgmatting", "mgmatting_mask"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_every_network_keeps_the_contract(name):
     for in_channels in (3, 4 if name == "mgmatting_mask" else 6):
         network = create_model(name, in_channels=in_channels).eval()
@@ -153,6 +154,7 @@ def test_a_trimap_may_lack_regions_and_its_gradients_are_finite(name, present):
 
 @pytest.mark.parametrize("name", ["matteformer", "unet_resnet18"])  # the others have a test of their own
 @torch.no_grad()
+@pytest.mark.slow
 def test_memory_format_does_not_matter(name):
     torch.manual_seed(0)
     network, x = create_model(name).eval(), torch.randn(2, 6, 64, 96)

@@ -69,6 +69,7 @@ def test_host_trimap_and_alpha(on_host, samples, height, width, cell, seed):
 @pytest.mark.parametrize("mode", ["pixel", "block"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("samples", "height", "width", "cell"), SHAPES)
+@pytest.mark.slow
 def test_host_synthesize(on_host, samples, height, width, cell, dtype, mode):
     views, ids, color = draw(samples, height, width)
     for seed, matrices, channels_last in ((SEEDS[0], color, False), (SEEDS[1], None, True)):

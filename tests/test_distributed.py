@@ -29,6 +29,7 @@ def test_a_process_that_hangs_before_it_starts_is_named(first_of_two):
         distributed.start("cpu")
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_meet_say_where(first_of_two):
     store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     port = store.port

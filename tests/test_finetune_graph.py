@@ -63,6 +63,7 @@ def published(picture, i, ids, frame, recipe, corner):
 
 
 @pytest.mark.parametrize("recipe", [make_recipe(interpolation=False), make_recipe()], ids=["linear", "drawn filters"])
+@pytest.mark.slow
 def test_layers_equal_whole_pictures_by_opencv(files, recipe, device):
     loader, foregrounds, index, sampler = make_loader(files, recipe, device=device)
     tried = {"squeezed": 0, "rotated": 0, "enlarged": 0, "combined": 0}

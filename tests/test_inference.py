@@ -230,6 +230,7 @@ def near_sight(x):
 
 
 @pytest.mark.parametrize(("height", "width"), [(512, 1184), (1120, 224), (900, 700)])
+@pytest.mark.slow
 def test_tiles_equal_the_whole_for_a_network_of_near_sight(height, width):
     image, trimap = make_picture(height, width)
     network = StandIn(compute=near_sight)
@@ -368,6 +369,7 @@ def fits(pixels, error=None):
         (64, 3360, None, 448**2, [448]),  # the area counts, not the longer side
     ],
 )
+@pytest.mark.slow
 def test_tiles_become_smaller_until_they_fit(height, width, given, room, tiles, caplog):
     image, trimap = make_picture(height, width)
     network = fits(room, torch.OutOfMemoryError("CUDA out of memory."))

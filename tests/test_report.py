@@ -394,6 +394,7 @@ def screenshot(page, **options):
     return cv2.imdecode(np.frombuffer(page.screenshot(**options), np.uint8), cv2.IMREAD_COLOR)
 
 
+@pytest.mark.slow
 def test_a_browser_shows_all_images_and_drawings(open_page):
     page = open_page()
     page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
@@ -405,6 +406,7 @@ def test_a_browser_shows_all_images_and_drawings(open_page):
         assert box["height"] / box["width"] == pytest.approx(240 / 520, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_policy_of_the_page_lets_nothing_out(browser, run, tmp_path):
     """An image from elsewhere that got into the page is not asked for."""
     report(run, tmp_path / "page.html")
@@ -417,6 +419,7 @@ def test_the_policy_of_the_page_lets_nothing_out(browser, run, tmp_path):
     page.close()
 
 
+@pytest.mark.slow
 def test_the_slider_shows_truth_or_prediction_by_keys_and_mouse(open_page):
     page = open_page()
     compare, slider = page.locator(".compare").first, page.locator(".ends input").first
@@ -447,6 +450,7 @@ def test_the_slider_shows_truth_or_prediction_by_keys_and_mouse(open_page):
     assert middle() == truth
 
 
+@pytest.mark.slow
 def test_the_table_sorts(open_page):
     page = open_page()
 
@@ -461,6 +465,7 @@ def test_the_table_sorts(open_page):
 
 
 @pytest.mark.parametrize("width", [360, 481, 768, 1000, 1280])
+@pytest.mark.slow
 def test_a_page_needs_no_scrolling_to_the_side(open_page, width):
     page = open_page(width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -471,6 +476,7 @@ def test_a_page_needs_no_scrolling_to_the_side(open_page, width):
 
 
 @pytest.mark.parametrize(("scheme", "page_is", "text_is"), [("light", 255, 30), ("dark", 25, 230)])
+@pytest.mark.slow
 def test_colors_are_those_of_the_scheme(open_page, scheme, page_is, text_is):
     page = open_page(scheme)
 

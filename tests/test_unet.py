@@ -62,6 +62,7 @@ def plain_unet(network, x, **options):
     [("resnet18", {}), ("convnext_atto", {}), ("swin_tiny_patch4_window7_224", {"strict_img_size": False})],
 )
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_maps_of_timm_meet_the_published_decoder(backbone, options):
     torch.manual_seed(0)
     network = randomise(UNet(backbone)).eval()
