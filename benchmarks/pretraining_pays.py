@@ -27,7 +27,8 @@ from measure import as_usage_error, describe_environment, write_result
 
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
-from dptmat.data.image_io import pair, read_alpha, read_image
+from dptmat.data.cases import pair
+from dptmat.data.image_io import read_alpha, read_image
 from dptmat.defaults import METRICS
 from dptmat.errors import UserError
 from dptmat.tasks.evaluate import evaluate

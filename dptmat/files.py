@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,8 @@ def cause(error: Exception) -> BaseException:
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Give ``path`` the content that ``write(file)`` writes, all or nothing: temporary file, fsync, rename.
 
-    A kill or a full disk at any moment leaves the old content as it was.
+    A kill or a full disk at any moment leaves the old content as it was. No link is followed: where there is one, it is
+    replaced.
 
     Args:
         path: The file to make or to replace; its folder exists.
@@ -27,9 +29,10 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
         OSError: The file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".part")
+    # A name that nobody can have prepared a link under.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -43,6 +46,24 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(descriptor)  # the rename itself
         finally:
             os.close(descriptor)
+
+
+def write_output(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that a user has named, whole: a link is followed, and a device or a pipe written into.
+
+    Args:
+        path: The file; its folder exists.
+        write: Function that is given a binary file.
+
+    Raises:
+        OSError: The file cannot be written, as where it is a folder.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
+            write(file)
+    else:
+        write_whole(path, write)
 
 
 class Journal:

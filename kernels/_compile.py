@@ -1,5 +1,6 @@
 """The CPU path's compiler: loops that numba compiles for the processor at hand, on as many threads as PyTorch has."""
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,29 @@ import torch
 from numba.core import types
 from numba.extending import intrinsic
 
+_logger = logging.getLogger(__name__)
+
+
 # Compiled at the first call and kept on disk. A loop calls no loop of another file: numba's cache would not notice
 # that the other file has changed. Only fma() fuses a multiplication and an addition, which then round once.
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
-inlined = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")  # else its caller is not vectorised
+def compiled(loop: Callable, **options: Any) -> Any:
+    """Compile a loop, and keep it on disk where a folder can be written: beside the package, or in the user's cache."""
+    options = {"nogil": True, "error_model": "numpy", **options}
+    try:
+        return numba.njit(cache=True, **options)(loop)
+    except RuntimeError:  # as in a container whose files are all read-only
+        _tell_of_no_cache()
+        return numba.njit(**options)(loop)
+
+
+def inlined(loop: Callable) -> Any:
+    """Compile a loop into its caller, which would not be vectorized otherwise."""
+    return compiled(loop, inline="always")
+
+
+@cache  # once
+def _tell_of_no_cache() -> None:
+    _logger.warning("no folder for compiled loops can be written: they are compiled anew at every start, for seconds")
 
 
 def _fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:

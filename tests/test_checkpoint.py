@@ -64,7 +64,7 @@ def fill_disk(monkeypatch, full=lambda: True):
     """/dev/full takes what is opened and refuses what is written, as a full disk does."""
 
     def opened(path, mode):
-        return open("/dev/full" if full() else path, mode)
+        return open("/dev/full", "wb") if full() else open(path, mode)
 
     monkeypatch.setattr(files, "open", opened, raising=False)
 

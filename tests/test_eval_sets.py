@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from dptmat.data.cases import Case
 from dptmat.data.eval_sets import list_cases
-from dptmat.data.image_io import Case
 from dptmat.errors import UserError
 
 

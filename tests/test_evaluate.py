@@ -11,7 +11,8 @@ import torch
 from stand_in import StandIn
 
 from dptmat import create_model, metrics
-from dptmat.data.image_io import LEVELS, pair
+from dptmat.data.cases import pair
+from dptmat.data.image_io import LEVELS
 from dptmat.data.trimaps import from_alpha
 from dptmat.errors import UserError
 from dptmat.inference import predict_alpha

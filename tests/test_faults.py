@@ -113,7 +113,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(photographs, tmp_path, m
     full, write = [False], os.write
 
     def opened(path, mode):
-        return open("/dev/full" if full[0] else path, mode)
+        return open("/dev/full", "wb") if full[0] else open(path, mode)
 
     def written(descriptor, content):
         if full[0]:

@@ -46,7 +46,9 @@ write_whole(sys.argv[1], write)
     assert ended.returncode == -9, ended.stderr
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     write_whole(tmp_path / "a.bin", lambda file: file.write(b"again"))  # what the kill has left is in nobody's way
-    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"again"
+    (left,) = tmp_path.glob("a.bin.*.part")
+    assert left.stat().st_size == 300_000
 
 
 def test_a_full_disk_is_what_the_error_says(tmp_path):

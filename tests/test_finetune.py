@@ -14,7 +14,7 @@ from reference.refinement import plain_l1, plain_refine
 
 from dptmat import files as module_files
 from dptmat.config.finetune import FinetuneConfig
-from dptmat.data.image_io import pair
+from dptmat.data.cases import pair
 from dptmat.tasks import finetune as finetuning
 from dptmat.tasks.evaluate import evaluate
 from dptmat.tasks.finetune import Finetuning, finetune
@@ -128,7 +128,7 @@ def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monke
         return {"sad": next(scores), "mse": 0.0, "grad": 0.0, "conn": 0.0}
 
     def opened(path, mode):
-        return open("/dev/full" if str(path).endswith("best.pt.part") and next(full) else path, mode)
+        return open("/dev/full", "wb") if path.name.startswith("best.pt.") and next(full) else open(path, mode)
 
     monkeypatch.setattr(finetuning, "mean_scores", judged)
     monkeypatch.setattr(module_files, "open", opened, raising=False)

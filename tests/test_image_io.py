@@ -7,19 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dptmat.data.image_io import (
-    Case,
-    list_images,
-    pair,
-    read_alpha,
-    read_image,
-    read_lines,
-    read_mask,
-    read_trimap,
-    require_apart,
-    require_same_size,
-    write_png,
-)
+from dptmat.data.cases import Case, list_images, pair, read_lines, require_apart
+from dptmat.data.image_io import read_alpha, read_image, read_mask, read_trimap, require_same_size, write_png
 from dptmat.errors import UserError
 
 READERS = [read_image, read_alpha, read_trimap, read_mask]

@@ -77,11 +77,56 @@ def test_the_paths_of_a_folder_that_is_named_relative_to_another_are_counted(tmp
     assert index.occurrences([f"{tmp_path}/data/a.jpg", f"{tmp_path}/data/sub/b.jpg", f"{tmp_path}/a.jpg"]).sum() == 2
 
 
-def test_an_empty_line_is_found_behind_short_ones_and_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("dptmat.data.index._CHUNK", 3)
-    (tmp_path / "list.txt").write_text("a\nb\r\nc\n\r\nd\n")
-    with pytest.raises(UserError, match="line 4 is empty"):
-        ImageIndex.open(tmp_path / "list.txt")
+@pytest.mark.parametrize("content", [b"a.jpg\nb.jpg\n", b"\xef\xbb\xbfa.jpg\n\n \nb.jpg\n\n", b"\n\na.jpg\nb.jpg\n\t"])
+def test_marks_and_empty_lines_of_editors_do_not_count(tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
+    assert paths_of(ImageIndex.open(tmp_path / "list.txt")) == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
+
+
+@pytest.mark.parametrize("line", ["photos/a.jpg", "/elsewhere/a.jpg", '"/elsewhere/a.jpg"', "file:///elsewhere/a.jpg"])
+def test_a_list_of_no_file_is_refused_with_the_path_that_was_tried(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"{line}\n" * 1000)
+    index = ImageIndex.open(tmp_path / "list.txt")
+    with pytest.raises(UserError, match="`data` list: none of 100 lines looked at is the path of a file.* tried as"):
+        index.require_some_file("`data` list")
+    (tmp_path / "good.jpg").touch()
+    (tmp_path / "list.txt").write_text(f"{line}\n" * 99 + "good.jpg\n")
+    ImageIndex.open(tmp_path / "list.txt").require_some_file("`data` list")
+
+
+def test_what_systems_put_among_photographs_is_left_out_and_counted(tmp_path, said):
+    good = ["a.jpg", "sub/b.jpg"]
+    litter = ["._a.jpg", "sub/.b.jpg", "__MACOSX/a.jpg", "sub/@eaDir/b.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/c.jpg"]
+    for name in (*good, *litter):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert paths_of(ImageIndex.open(tmp_path)) == [str(tmp_path / name) for name in good]
+    assert "2 files whose names begin with a dot are left out" in said()
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_left_out(tmp_path, monkeypatch, said):
+    for name in ("a/1.jpg", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert paths_of(ImageIndex.open(tmp_path)) == [f"{tmp_path}/b/2.jpg"]
+    assert said() == f"left out: folder {tmp_path}/a: Permission denied\n"
+
+
+def test_the_images_of_the_run_itself_do_not_count(tmp_path):
+    for name in ("a.jpg", "runs/first/preview.png", "runs/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    index = ImageIndex.open(tmp_path, leave_out=tmp_path / "runs/first")
+    assert paths_of(index) == [f"{tmp_path}/a.jpg", f"{tmp_path}/runs/b.jpg"]
+    assert len(ImageIndex.open(tmp_path, leave_out=tmp_path)) == 3
 
 
 def test_a_long_list_takes_little_more_memory_than_a_short_one(tmp_path, monkeypatch):
@@ -128,8 +173,9 @@ def test_digest_tells_lists_apart_and_ignores_where_the_folder_lies(tmp_path):
         (lambda p: None, "does not exist"),
         (lambda p: p.mkdir(), r"holds no photograph \(looked for .jpg"),
         (lambda p: p.write_text(""), "empty file"),
-        (lambda p: p.write_text("a.jpg\n\nb.jpg\n"), "line 2 is empty"),
-        (lambda p: p.write_bytes(b"a.jpg\r\n\r\nb.jpg\r\n"), "line 2 is empty"),
+        (lambda p: p.write_text("\n \n"), "empty file"),
+        (lambda p: p.write_text("a.jpg\n", encoding="utf-16"), "is text in UTF-16; save it as UTF-8"),
+        (lambda p: p.write_bytes(b"a.jpg\n" * 10**6 + b"b\0.jpg\n"), "is not a text file"),
         (lambda p: p.write_bytes(bytes(range(256))), "is not a text file"),
     ],
 )

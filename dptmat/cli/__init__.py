@@ -8,7 +8,7 @@ import sys
 import click
 
 from dptmat.cli import mattes, networks, train  # noqa: F401 - each adds its commands to the group
-from dptmat.cli.console import give_up_unless_flushed, open_streams
+from dptmat.cli.console import escape, give_up_unless_flushed, open_streams
 from dptmat.cli.group import dptmat
 from dptmat.errors import UserError
 
@@ -23,7 +23,7 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
     except click.ClickException as error:
-        click.echo(f"dptmat: {error.format_message()}", err=True)
+        click.echo(f"dptmat: {escape(error.format_message())}", err=True)
     except click.Abort:
         click.echo("dptmat: interrupted", err=True)
         sys.exit(130)
@@ -32,5 +32,5 @@ def main() -> None:
         sys.exit(1)
     except (UserError, OSError) as error:
         give_up_unless_flushed(sys.stdout)
-        click.echo(f"dptmat: {error}", err=True)
+        click.echo(f"dptmat: {escape(str(error))}", err=True)
     sys.exit(2)

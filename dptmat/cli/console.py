@@ -19,11 +19,16 @@ class Console(logging.Handler):
         self._command, self._err = command, err
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = with_options(self.format(record), self._command)
+        line = escape(with_options(self.format(record), self._command))
         if self._err and sys.stderr.isatty():
             line = f"\n{line}"  # below the line of a progress bar
         with contextlib.suppress(OSError, ValueError):
             click.echo(line, err=self._err)
+
+
+def escape(text: str) -> str:
+    """Show control characters, which names of files may hold to write over a terminal, as Python writes them."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def show_log(*, err: bool) -> None:

@@ -1,6 +1,7 @@
 """The command ``dptmat`` itself, which the others belong to, and how it names options in errors."""
 
 import importlib.metadata
+import os
 import re
 from typing import Any
 
@@ -25,11 +26,28 @@ class Command(click.Command):
             with formatter.section(name):
                 formatter.write_dl(records)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Judge what stands for files and folders: a tilde is the home folder, and nothing is no path."""
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            name, value = parameter.name or "", ctx.params.get(parameter.name or "")
+            if not isinstance(value, str) or not _is_path(parameter):
+                continue
+            if not value or "\0" in value:
+                raise click.ClickException(f"{parameter.opts[0]} must be the path of a file or folder; got {value!r}")
+            ctx.params[name] = os.path.expanduser(value)
+        return rest
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(with_options(str(error), self)) from error
+
+
+def _is_path(parameter: click.Parameter) -> bool:
+    words = (parameter.metavar or "").replace(".", "|").split("|")  # such as DIR|FILE or FILE.png
+    return bool({"DIR", "FILE", "IN", "OUT"} & set(words))
 
 
 def with_options(message: str, command: click.Command) -> str:

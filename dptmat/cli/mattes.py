@@ -173,5 +173,7 @@ def report_command(run: str, out: str) -> None:
 
     show_log(err=False)
     require_place_for_a_file(out, f"--out {out}")
+    if Path(out).exists() and Path(out).suffix.lower() not in (".html", ".htm") and not Path(out).is_char_device():
+        raise UserError(f"--out {out} is there already and no page; give a name that ends in .html")
     report(run, out)
     click.echo(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB")

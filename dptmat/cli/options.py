@@ -94,6 +94,9 @@ def resolve(cls: type[SettingsT], config_file: str | None, options: dict[str, An
     return from_mapping(cls, {**values, **given}, f"--config {config_file}" if config_file else "options")
 
 
-def require_place_for_a_file(path: str, name: str) -> None:
+def require_place_for_a_file(path: str, name: str, read: str | Path | None = None) -> None:
+    """Refuse a file to be written that is a folder, lies in none, or is the one that is read."""
+    if read is not None and Path(path).exists() and Path(read).exists() and Path(path).samefile(read):
+        raise UserError(f"{name} is what is read; give another name")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise UserError(f"{name} is a folder or in none; give the name of a file in a folder that exists")

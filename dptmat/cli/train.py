@@ -1,7 +1,6 @@
 """The commands that make networks: pretrain and finetune, and what is seen and checked before: preview and index."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.run import AUGMENTATION, DATA, METHOD
 from dptmat.config.settings import to_toml
+from dptmat.errors import UserError
 
 
 @dptmat.command("pretrain")
@@ -69,7 +69,7 @@ def preview_command(config_file: str | None, out: str, **options: Any) -> None:
     from dptmat.tasks.pretrain import preview
 
     show_log(err=False)
-    settings = resolve(PretrainConfig, config_file, {**options, "out": str(Path(out).parent)})
+    settings = resolve(PretrainConfig, config_file, {**options, "out": out})
     write_sheet(out, preview(settings))
     click.echo(out)
 
@@ -88,6 +88,7 @@ def index_command(data: str, out: str) -> None:
     show_log(err=True)
     require_place_for_a_file(out, f"--out {out}")
     index = ImageIndex.open(data)
+    index.require_some_file(f"`data` {data}")
     bad: dict[str, str] = {}
     with click.progressbar(length=len(index), file=sys.stderr) as bar:
         for checked, found in check_photographs(index):
@@ -95,5 +96,7 @@ def index_command(data: str, out: str) -> None:
             bad.update(found)
     for path, reason in bad.items():
         click.echo(f"left out: {path}: {reason}")
+    if len(bad) >= len(index):
+        raise UserError(f"none of the {len(index)} photographs of `data` {data} can be read, so {out} is not written")
     write_list(out, index, bad)
     click.echo(f"{out}: {len(index) - len(bad)} photographs, {len(bad)} left out")

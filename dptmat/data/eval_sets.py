@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dptmat.data.image_io import Case, pair
+from dptmat.data.cases import Case, pair
 from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.errors import UserError
 
@@ -32,7 +32,7 @@ def list_cases(
 
     Args:
         data: A folder whose layout is one of LAYOUTS; what it has stands in for the others that are not given.
-        image, alpha: Each as ``where`` of `dptmat.data.image_io.list_images`. With predictions there need be no
+        image, alpha: Each as ``where`` of `dptmat.data.cases.list_images`. With predictions there need be no
             image.
         trimap: The same, or one of TRIMAP_SOURCES for none.
         predictions: The same, if alphas are scored as files.

@@ -6,7 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dptmat.data.image_io import Case, pair, read_alpha, read_size
+from dptmat.data.cases import Case, pair
+from dptmat.data.image_io import read_alpha, read_size
 from dptmat.device import count_cores
 from dptmat.errors import UserError
 from dptmat.pipelines.crop_window import CELLS, Foreground

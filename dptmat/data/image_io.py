@@ -1,18 +1,21 @@
-"""Images, trimaps and alphas on disk: read as the library's arrays, strictly, paired by name, and written."""
+"""Images, trimaps and alphas on disk: read as the library's arrays, strictly, and written."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dptmat.errors import UserError, few, first_line
+from dptmat.errors import UserError, first_line
 from dptmat.files import write_whole
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# By content, whatever the name says: Pillow would run a program of the system on some others, such as EPS.
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
 LEVELS = np.array([0, 128, 255], np.uint8)  # a trimap's values in image files: background, unknown, foreground
 
 
@@ -26,9 +29,9 @@ def read_image(path: str | Path, *, upright: bool = True) -> np.ndarray:
         upright: Whether to turn it as its EXIF orientation says; False for the pixels as they are stored.
 
     Raises:
-        UserError: The file is missing, damaged, or no image.
+        UserError: The file is missing, damaged, or no image, or its values are not in the range of their bits.
     """
-    return np.asarray(_eight_bit(_open(path, upright), str(path)).convert("RGB"))
+    return np.asarray(_eight_bit(_require_range(_open(path, upright), str(path)), str(path)).convert("RGB"))
 
 
 def read_alpha(path: str | Path, *, upright: bool = True) -> np.ndarray:
@@ -37,9 +40,10 @@ def read_alpha(path: str | Path, *, upright: bool = True) -> np.ndarray:
     The file has one channel of 1, 8 or 16 bits, or three equal ones; 16 bits become 8 as for `read_image`.
 
     Raises:
-        UserError: The file is missing, damaged, no image, has colours, or is partly transparent.
+        UserError: The file is missing, damaged, no image, has colours, is partly transparent, or its values are not in
+            the range of their bits.
     """
-    return _one_channel(_open(path, upright), f"alpha {path}")
+    return _one_channel(_require_range(_open(path, upright), f"alpha {path}"), f"alpha {path}")
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -78,7 +82,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     Raises:
         UserError: The file is missing, damaged, or no image.
     """
-    with _told(path), Image.open(path) as image:
+    with _told(path), _open_regular(path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # orientations on their side
         return image.size[::-1] if turned else image.size
 
@@ -110,126 +114,13 @@ def require_same_size(name: str, **images: np.ndarray) -> None:
         raise UserError(f"{name}: sizes differ: {sizes} pixels; make them one width and height")
 
 
-def list_images(parameter: str, where: str | Path) -> dict[str, Path]:
-    """Find images: {name without ending: path}, sorted by name.
-
-    Args:
-        parameter: How messages call ``where``, such as "alpha".
-        where: A folder (without its subfolders), one image, or a text file with a path per line; relative ones are
-            relative to the file's folder.
-
-    Raises:
-        UserError: It does not exist, holds no image, or two images of one name.
-    """
-    where, called = Path(where), f"`{parameter}` {where}"
-    if where.is_dir():
-        found = [path for path in where.iterdir() if path.name.lower().endswith(EXTENSIONS)]
-    elif not where.exists():
-        raise UserError(f"{called} does not exist; give a folder of images")
-    elif where.name.lower().endswith(EXTENSIONS):
-        found = [where]
-    else:
-        found = [where.parent / line for line in read_lines(parameter, where)]
-    if not found:
-        raise UserError(f"{called} holds no image (looked for {', '.join(EXTENSIONS)})")
-    images: dict[str, Path] = {}
-    for path in sorted(found, key=lambda path: path.name):
-        if path.stem in images:
-            raise UserError(f"{called} holds both {images[path.stem].name} and {path.name}; keep one")
-        images[path.stem] = path
-    return images
-
-
-def read_lines(parameter: str, path: str | Path) -> list[str]:
-    """Read a text file of paths or names, one a line, without the empty lines.
-
-    Raises:
-        UserError: It cannot be read; the message calls it ``parameter``.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")  # as editors on Windows begin it
-    except OSError as error:
-        raise UserError(f"`{parameter}` {path} cannot be read: {error.strerror}") from error
-    return [line for line in text.split("\n") if line.strip()]
-
-
-@dataclass(frozen=True)
-class Case:
-    """The files of one image of a test set or a training set; what it does not have is None."""
-
-    name: str  # without ending
-    image: Path | None = None
-    trimap: Path | None = None
-    alpha: Path | None = None
-    prediction: Path | None = None  # an alpha to be scored
-    fg: Path | None = None  # colours of the foreground
-
-    @property
-    def paths(self) -> dict[str, Path]:
-        """The files that there are, by the names of the fields."""
-        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
-        return {key: path for key, path in found.items() if path is not None}
-
-    def path(self, kind: str) -> Path:
-        """Return the file of a kind, that is a field.
-
-        Raises:
-            ValueError: The case has none.
-        """
-        if kind not in self.paths:
-            raise ValueError(f"the case {self.name} has no {kind}; give it one")
-        return self.paths[kind]
-
-
-def pair(parameters: Mapping[str, str] | None = None, /, **folders: str | Path | None) -> list[Case]:
-    """Pair the images of folders by their names without ending; the first folder says which there are.
-
-    Where every one of them is a single image, these are partners whatever their names.
-
-    Args:
-        parameters: How messages call a folder, where it is not the name of the field.
-        folders: By the fields of `Case`, such as ``alpha="test/alpha"``; each as ``where`` of `list_images`, or None
-            for nothing of that kind.
-
-    Returns:
-        A case for each image of the first folder, sorted by name.
-
-    Raises:
-        UserError: An image has no partner in one of the other folders.
-    """
-    given = {kind: Path(where) for kind, where in folders.items() if where is not None}
-    called = {kind: (parameters or {}).get(kind, kind) for kind in given}
-    listed = {kind: list_images(called[kind], where) for kind, where in given.items()}
-    (first, names), *others = listed.items()
-    if all(list(images.values()) == [given[kind]] for kind, images in listed.items()):
-        return [Case(given[first].stem, **given)]
-    for kind, partners in others:
-        missing = [name for name in names if name not in partners]
-        if missing:
-            raise UserError(
-                f"`{called[kind]}` {given[kind]} has no partner of {few(missing)} of `{called[first]}` "
-                f"{given[first]}; partners have the same name, whatever their ending"
-            )
-    return [Case(name, **{kind: images[name] for kind, images in listed.items()}) for name in names]
-
-
-def require_apart(out: str | Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write into a folder that holds a file which is read; links to the folder count.
-
-    Raises:
-        UserError: One of the inputs lies in ``out``.
-    """
-    out = Path(out).resolve()
-    for folder in {path.parent for path in inputs}:
-        if folder.resolve() == out:
-            raise UserError(f"{folder} is read and would be written to as well; give another folder as `out`")
-
-
 @contextmanager
 def _told(path: str | Path) -> Iterator[None]:
     """Tell in a sentence what Pillow finds wrong with a file."""
     try:
         yield
+    except UserError:
+        raise
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image that can be read") from error
     except Exception as error:  # Pillow's formats raise many types for a damaged file
@@ -237,8 +128,23 @@ def _told(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read: {reason}") from error
 
 
+def _open_regular(path: str | Path) -> Image.Image:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would keep its reader waiting
+        raise UserError(f"{path} is a pipe, a device or a socket; give an image file")
+    Image.init()  # lets Pillow know all its formats, of which it knows but a few at first
+    return Image.open(path, formats=_FORMATS)
+
+
+def _require_range(image: Image.Image, name: str) -> Image.Image:
+    """Refuse what was saved in 8 bits as 0 and 1 where 255 is meant: it would be taken for next to nothing."""
+    if image.mode in ("L", "P", "RGB") and np.asarray(image.convert("L")).max(initial=0) == 1:
+        raise UserError(f"{name} has no value above 1; white is 255 in 8 bits: save it multiplied by 255")
+    return image
+
+
 def _open(path: str | Path, upright: bool = True) -> Image.Image:
-    with _told(path), Image.open(path) as image:
+    with _told(path), _open_regular(path) as image:
         image.load()
         return ImageOps.exif_transpose(image) if upright else image.copy()
 
@@ -252,6 +158,11 @@ def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     deep = np.asarray(image).astype(np.int64)
     if deep.min() < 0 or deep.max() > 65535:
         raise UserError(f"{name} has values from {deep.min()} to {deep.max()}; expected 8 or 16 bits")
+    if 0 < deep.max() <= 255:
+        raise UserError(
+            f"{name} has 16 bits or more per pixel and no value above {deep.max()}, where white is 65535; save it with "
+            "8 bits"
+        )
     return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
 
 

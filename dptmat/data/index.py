@@ -1,9 +1,11 @@
 """The photographs of a run: a folder or a list of paths, of which little is held in memory."""
 
+import codecs
 import hashlib
+import itertools
+import logging
 import mmap
 import os
-import shutil
 import tempfile
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
@@ -11,11 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from dptmat.data.cases import is_litter
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.errors import UserError
-from dptmat.files import write_whole
+from dptmat.files import write_output, write_whole
+
+_logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 22  # bytes of a list that are looked at together
+_LOOKED_AT = 100  # lines of a list, of which one at least has to name a file
 
 
 class ImageIndex:
@@ -34,11 +40,18 @@ class ImageIndex:
         self._ends = _find_ends(lines)  # int64 [N]
 
     @classmethod
-    def open(cls, data: str | Path, parameter: str = "data", begun_with: str | Path | None = None) -> "ImageIndex":
+    def open(
+        cls,
+        data: str | Path,
+        parameter: str = "data",
+        begun_with: str | Path | None = None,
+        leave_out: str | Path | None = None,
+    ) -> "ImageIndex":
         """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths.
 
-        A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path. A text file holds one path per
-        line; relative ones are relative to the file's folder.
+        A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what `is_litter` and what is
+        below folders that cannot be read: their number is logged. A text file holds one path per line; relative ones
+        are relative to the file's folder, and empty lines do not count.
 
         Args:
             data: The folder or the file.
@@ -46,14 +59,15 @@ class ImageIndex:
             begun_with: The list that a run has written. Where it exists, a folder that still holds at least half of it
                 gives what is in there: files that have gone since then are found to be bad, and the others keep their
                 numbers.
+            leave_out: A folder whose content does not count, such as that of the run itself.
 
         Raises:
-            UserError: ``data`` does not exist, holds no photograph, or the list has an empty line.
+            UserError: ``data`` does not exist or holds no photograph, or a list is no text.
             OSError: The folder or the file cannot be read.
         """
         data, called = Path(data), f"`{parameter}` {data}"
         if data.is_dir():
-            index = cls(_as_begun(_scan(data, called), begun_with), data)
+            index = cls(_as_begun(_scan(data, called, leave_out), begun_with), data)
             if not len(index):
                 raise UserError(
                     f"{called} holds no photograph (looked for {', '.join(EXTENSIONS)} in it and below); "
@@ -64,16 +78,7 @@ class ImageIndex:
             raise UserError(f"{called} does not exist; point it at a folder of photographs")
         if data.suffix.lower() in EXTENSIONS:
             raise UserError(f"{called} is one photograph; point it at a folder of them or a text file of paths")
-        lines = _read_list(data)
-        if not lines:
-            raise UserError(f"{called} is an empty file; a list holds one path per line")
-        if b"\0" in lines[:_CHUNK]:
-            raise UserError(f"{called} is not a text file; a list holds one path per line")
-        index = cls(lines, data.absolute().parent)
-        empty = index._find_empty_line()
-        if empty is not None:
-            raise UserError(f"{called}: line {empty + 1} is empty; a list holds one path per line")
-        return index
+        return cls(_read_list(data, called), data.absolute().parent)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -88,9 +93,21 @@ class ImageIndex:
         start = self._ends[i - 1] + 1 if i else 0
         return self._lines[start : self._ends[i]].rstrip(b"\r")
 
-    def _find_empty_line(self) -> int | None:
-        short = np.flatnonzero(np.diff(self._ends) <= 2) + 1  # with a carriage return or a single letter
-        return next((i for i in (0, *short.tolist()) if not self._line(i)), None)
+    def require_some_file(self, called: str) -> None:
+        """Refuse a list none of whose lines is the path of a file, by some that are spread over it.
+
+        Raises:
+            UserError: It is so; the message calls the list ``called``.
+        """
+        looked_at = np.unique(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int)).tolist()
+        if any(os.path.exists(self[i]) for i in looked_at):
+            return
+        line, path = os.fsdecode(self._line(0)), self[0]
+        relative = "" if os.path.isabs(line) else f"; relative paths are relative to {self._root}, the list's folder"
+        raise UserError(
+            f"{called}: none of {len(looked_at)} lines looked at is the path of a file, such as the first, {line!r}, "
+            f"tried as {path}{relative}; see whether the file system is there, and write one plain path per line"
+        )
 
     def occurrences(self, paths: Iterable[str]) -> np.ndarray:  # int64, one for each path
         """Count how often each of some absolute, normalized paths is in the list.
@@ -130,12 +147,26 @@ class ImageIndex:
             yield b"\n"
 
 
-def _read_list(path: Path) -> bytes | mmap.mmap:
-    """Take a copy of a list: what is written into the file later does not matter, and a pipe can be read but once."""
+def _read_list(path: Path, called: str) -> mmap.mmap:
+    """Take a copy of a list: what is written into the file later does not matter, and a pipe can be read but once.
+
+    Raises:
+        UserError: It holds no path, or is no text.
+    """
     with open(path, "rb") as file, tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(file, copy, _CHUNK)
+        first = file.readline()
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UserError(f"{called} is text in UTF-16; save it as UTF-8, one path per line")
+        # Editors on Windows begin it with a mark.
+        for line in itertools.chain([first.removeprefix(codecs.BOM_UTF8)], file):
+            if b"\0" in line:
+                raise UserError(f"{called} is not a text file; a list holds one path per line")
+            if line.strip():
+                copy.write(line)
         copy.flush()
-        return mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ) if copy.tell() else b""
+        if not copy.tell():
+            raise UserError(f"{called} is an empty file; a list holds one path per line")
+        return mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _find_ends(lines: bytes | mmap.mmap) -> np.ndarray:
@@ -164,15 +195,24 @@ def write_list(path: str | Path, index: ImageIndex, leave_out: Container[str]) -
         OSError: The file cannot be written.
     """
     good = (photograph for photograph in map(index.__getitem__, range(len(index))) if photograph not in leave_out)
-    write_whole(path, lambda file: file.writelines(os.fsencode(os.path.abspath(name)) + b"\n" for name in good))
+    write_output(path, lambda file: file.writelines(os.fsencode(os.path.abspath(name)) + b"\n" for name in good))
 
 
-def _scan(folder: Path, called: str) -> bytes:
+def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:
     """List the paths below ``folder``, relative to it, sorted, each ended by a newline."""
     found: list[bytes] = []
     seen: set[tuple[int, int]] = set()
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        folders.sort()  # where two links lead to one folder, the first counts on every machine
+    litter = 0
+    without = os.path.realpath(leave_out) if leave_out else ""
+    if without == os.path.realpath(folder):
+        without = ""
+    os.listdir(folder)  # where the folder itself cannot be read, its error is the one to tell
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=_name_unreadable):
+        # Sorted: where two links lead to one folder, the first counts on every machine.
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        if without and os.path.realpath(here) == without:
+            folders.clear()
+            continue
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:  # a symbolic link that leads back up
             folders.clear()
@@ -180,7 +220,11 @@ def _scan(folder: Path, called: str) -> bytes:
         seen.add((status.st_dev, status.st_ino))
         prefix = os.path.relpath(here, folder)
         prefix = "" if prefix == "." else prefix + os.sep
-        found += [os.fsencode(prefix + name) for name in names if name.lower().endswith(EXTENSIONS)]
+        images = [name for name in names if name.lower().endswith(EXTENSIONS)]
+        litter += sum(map(is_litter, images))
+        found += [os.fsencode(prefix + name) for name in images if not is_litter(name)]
+    if litter:
+        _logger.warning("%s: %s files whose names begin with a dot are left out", called, litter)
     broken = next((path for path in found if b"\n" in path), None)
     if broken:
         raise UserError(f"the name {os.fsdecode(broken)!r} in {called} holds a line break; rename the file")
@@ -199,5 +243,5 @@ def _as_begun(lines: bytes, begun_with: str | Path | None) -> bytes:
     return begun if 2 * len(set(lines.split(b"\n")).intersection(paths)) >= len(paths) else lines
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _name_unreadable(error: OSError) -> None:
+    _logger.warning("left out: folder %s: %s", error.filename, error.strerror)

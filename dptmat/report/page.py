@@ -15,7 +15,7 @@ import numpy as np
 from dptmat.config import settings as config
 from dptmat.defaults import METRICS
 from dptmat.errors import UserError
-from dptmat.files import write_whole
+from dptmat.files import write_output
 from dptmat.report import curves, figures
 from dptmat.report.curves import Chart, chart, number
 from dptmat.report.figures import Figure
@@ -66,7 +66,7 @@ def report(run: str | Path, out: str | Path) -> None:
         sheets=sheets,
     )
     # Names of files need not be valid text.
-    write_whole(out, lambda file: file.write(page.encode("utf-8", errors="backslashreplace")))
+    write_output(out, lambda file: file.write(page.encode("utf-8", errors="backslashreplace")))
     _name_missing(str(run), sheets)
     for row in evaluation["shown"] if evaluation else ():
         _name_missing(row["name"], row["figures"])

@@ -15,19 +15,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from dptmat.data.image_io import (
-    LEVELS,
-    Case,
-    list_images,
-    pair,
-    read_alpha,
-    read_image,
-    read_lines,
-    read_trimap,
-    require_apart,
-    require_same_size,
-    write_png,
-)
+from dptmat.data.cases import Case, list_images, pair, read_lines, require_apart
+from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_trimap, require_same_size, write_png
 from dptmat.device import count_cores
 from dptmat.errors import UserError
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from dptmat.data.image_io import Case
+from dptmat.data.cases import Case
 from dptmat.defaults import METRICS
 from dptmat.files import write_whole
 from dptmat.tasks.score import LeftOut, Score, score_files, score_network, takes_trimap

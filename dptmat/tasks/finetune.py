@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.settings import from_mapping
 from dptmat.contact_sheets import samples_sheet
+from dptmat.data.cases import Case, pair
 from dptmat.data.foregrounds import read_foregrounds
-from dptmat.data.image_io import Case, pair
 from dptmat.data.index import ImageIndex
 from dptmat.data.matte_batch import MatteBatch, compose
 from dptmat.data.sampler import Sampler
@@ -89,7 +89,8 @@ class Finetuning:
             for path, reason in empty:
                 name_bad(str(path), reason)
         begun_with = list_begun_with(settings)
-        self.index = backgrounds = ImageIndex.open(settings.bg, "bg", begun_with=begun_with)
+        self.index = backgrounds = ImageIndex.open(settings.bg, "bg", begun_with, leave_out=settings.out)
+        backgrounds.require_some_file(f"`bg` {settings.bg}")
         self._cases, self._trimaps = _validation_cases(settings)
         self._has_validated = False
         self._settings, self._process = settings, process

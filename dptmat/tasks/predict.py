@@ -10,16 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dptmat.data.image_io import (
-    Case,
-    pair,
-    read_image,
-    read_mask,
-    read_trimap,
-    require_apart,
-    require_same_size,
-    write_png,
-)
+from dptmat.data.cases import Case, pair, require_apart
+from dptmat.data.image_io import read_image, read_mask, read_trimap, require_same_size, write_png
 from dptmat.data.trimaps import from_mask
 from dptmat.device import choose_dtype
 from dptmat.errors import UserError
@@ -36,7 +28,7 @@ def find_cases(network: nn.Module, image: str | Path, trimap: str | Path | None,
 
     Args:
         network: A network of `create_model`; one with 3 channels takes no trimap.
-        image, trimap: Each a folder, an image, or a list, as ``where`` of `dptmat.data.image_io.list_images`;
+        image, trimap: Each a folder, an image, or a list, as ``where`` of `dptmat.data.cases.list_images`;
             trimaps may be masks. They are paired by name.
         out: The folder that will be written to.
 

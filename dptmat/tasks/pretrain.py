@@ -62,7 +62,8 @@ class Pretraining:
 
     def __init__(self, settings: PretrainConfig, process: Process) -> None:
         begun_with = list_begun_with(settings)
-        self.index = ImageIndex.open(settings.data, begun_with=begun_with)
+        self.index = ImageIndex.open(settings.data, begun_with=begun_with, leave_out=settings.out)
+        self.index.require_some_file(f"`data` {settings.data}")
         self._settings, self._process = settings, process
         self.sampler = Sampler(settings.seed, len(self.index), settings.batch_size, process.rank, process.world_size)
         # Two at least: each one's background is another of them.

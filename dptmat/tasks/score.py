@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from dptmat import metrics
-from dptmat.data.image_io import LEVELS, Case, read_alpha, read_image, read_trimap, require_same_size, write_png
+from dptmat.data.cases import Case
+from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_trimap, require_same_size, write_png
 from dptmat.data.trimaps import from_alpha
 from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.device import choose_dtype, count_cores

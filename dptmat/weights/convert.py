@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dptmat.files import write_whole
+from dptmat.files import write_output
 from dptmat.weights.load import load_network
 
 _logger = logging.getLogger(__name__)
@@ -25,6 +25,6 @@ def convert(path: str | Path, out: str | Path, official: str | None = None) -> N
         OSError: The file cannot be written.
     """
     network, config = load_network(path, official=official)
-    write_whole(out, lambda file: torch.save({"model": network.state_dict(), "config": config}, file))
+    write_output(out, lambda file: torch.save({"model": network.state_dict(), "config": config}, file))
     parameters = sum(p.numel() for p in network.parameters())
     _logger.info("%s: %s, %s parameters", out, config["model"], f"{parameters:,}")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from dptmat.errors import UserError, first_line
-from dptmat.files import write_whole
+from dptmat.files import write_output
 from dptmat.weights.load import load_network
 from dptmat.weights.names import SWIN, timm_names
 
@@ -54,7 +54,7 @@ def to_timm(path: str | Path, out: str | Path, official: str | None = None) -> N
         state.update({f"norm.{part}": ours[f"encoder.norm3.{part}"] for part in ("weight", "bias")})
         filled |= {"norm.weight", "norm.bias"}
     content = save(state)
-    write_whole(out, lambda file: file.write(content))
+    write_output(out, lambda file: file.write(content))
     call = '  timm.create_model("%s", in_chans=%d, num_classes=0, checkpoint_path="%s")'
     _logger.info("%s: %d tensors; load them by", out, len(filled))
     _logger.info(call, backbone, network.in_channels, out)
@@ -113,6 +113,6 @@ def to_onnx(path: str | Path, out: str | Path, official: str | None = None) -> N
         raise UserError(f"PyTorch cannot write {config['model']} as ONNX: {first_line(error)}") from error
     assert program is not None  # for the type checker: without dynamo there is none
     content = program.model_proto.SerializeToString()
-    write_whole(out, lambda file: file.write(content))
+    write_output(out, lambda file: file.write(content))
     shape = f"[N, {network.in_channels}, 32 h, 32 w]"
     _logger.info("%s: %s; x %s -> %s", out, config["model"], shape, ", ".join(names))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from dptmat.errors import UserError, first_line
+from dptmat.errors import UserError, few, first_line
 from dptmat.models.matteformer import WINDOW
 from dptmat.weights.load import is_ours, read
 from dptmat.weights.names import (
@@ -47,7 +47,7 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
         load: "encoder", or "all" for whatever the file holds.
 
     Raises:
-        UserError: There are no such weights, or nothing of them fits the network's encoder.
+        UserError: There are no such weights, they are not finite, or nothing of them fits the network's encoder.
     """
     if init == "random":
         _log("init random: all weights of %s are new", name)
@@ -68,6 +68,8 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
             notes.setdefault(note, []).append(key)
     if not any(key.startswith("encoder.") and not key.startswith("encoder.shortcut.") for key in loaded):
         raise UserError(f"`init` {init} ({kind}) holds nothing that fits the encoder of {name}; {_possible(name)}")
+    if spoilt := [key for key, value in loaded.items() if not value.isfinite().all()]:
+        raise UserError(f"`init` {init} ({kind}) holds numbers that are not finite in {few(spoilt)}; take another file")
     with torch.no_grad():
         for key, value in loaded.items():
             own[key].copy_(value)

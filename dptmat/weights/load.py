@@ -134,6 +134,8 @@ def _fill(network: nn.Module, state: dict[str, Tensor], spell: Callable[[str], s
     lines = [f"  {len(names)} {what}: {few(names)}" for what, names in problems if names]
     if lines:
         raise UserError("\n".join([f"{complaint}:", *lines]))
+    if spoilt := [name for name in expected if not state[name].isfinite().all()]:
+        raise UserError(f"{complaint}: {len(spoilt)} tensors hold numbers that are not finite: {few(spoilt)}")
     with torch.no_grad():
         for name, value in expected.items():
             value.copy_(state[name])  # also casts back integers that were saved as floats
