@@ -9,7 +9,7 @@ from PIL import Image
 
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, write_png
 from dptmat.tasks import compose_test_set as compose_module
-from dptmat.tasks.compose_test_set import compose, composite, find_compositions, fit_background
+from dptmat.tasks.compose_test_set import compose_test_set, composite_as_published, find_compositions, fit_background
 
 
 def make(path, height, width, seed, channels=3):
@@ -84,13 +84,13 @@ def test_all_alphas_and_colours():
     alpha = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 256, 1)
     fg = np.dstack([np.repeat(np.arange(256, dtype=np.uint8)[None], 256, 0)] * 3)
     for value in (0, 1, 77, 254, 255):
-        merged = composite(fg, np.full_like(fg, value), alpha).astype(int)
+        merged = composite_as_published(fg, np.full_like(fg, value), alpha).astype(int)
         exact = (alpha[..., None].astype(int) * fg + (255 - alpha[..., None].astype(int)) * value) // 255
         assert set(np.unique(merged - exact)) <= {-1, 0}
         np.testing.assert_array_equal(merged[255], fg[255])
         np.testing.assert_array_equal(merged[0], value)
     # A plain colour over itself loses a level where the two products add up to a little less.
-    same = composite(fg, fg, alpha)
+    same = composite_as_published(fg, fg, alpha)
     a = 5 / 255
     assert [int(a * f + (1 - a) * f) for f in range(256)] == same[5, :, 0].tolist()
     assert (same[5, :, 0] != np.arange(256)).any()
@@ -133,7 +133,7 @@ def test_twenty_backgrounds_each_in_sorted_order(folders):
     assert [composition.foreground.name for composition in compositions] == ["cat", "dog"]
     dealt = [[int(path.stem) for path in composition.backgrounds] for composition in compositions]
     assert dealt == [list(range(20)), list(range(20, 40))]
-    done = list(compose(compositions, folders / "out"))
+    done = list(compose_test_set(compositions, folders / "out"))
     assert done == [f"{name}_{i}" for name in ("cat", "dog") for i in range(20)]
     assert listed(folders / "out/merged") == sorted(f"{name}.png" for name in done)
 
@@ -152,8 +152,10 @@ def test_pictures_are_taken_as_they_are_stored(folders):
     stored = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(stored).save(folders / "bg/2.png", exif=exif)
     compositions = find_compositions(folders / "fg", folders / "alpha", folders / "bg", folders / "out", each=2)
-    list(compose(compositions, folders / "out"))
-    expected = composite(read_image(folders / "fg/dog.png"), stored[:20, :9], read_alpha(folders / "alpha/dog.png"))
+    list(compose_test_set(compositions, folders / "out"))
+    expected = composite_as_published(
+        read_image(folders / "fg/dog.png"), stored[:20, :9], read_alpha(folders / "alpha/dog.png")
+    )
     np.testing.assert_array_equal(read_image(folders / "out/merged/dog_0.png"), expected)
 
 
@@ -199,3 +201,15 @@ def test_sizes_that_differ_and_bad_files_end_in_one_line(folders, dptmat):
     status, _, error = dptmat("compose", *given(folders, each=2))
     assert status == 2
     assert error.splitlines()[-1] == f"dptmat: {folders}/bg/1.png is not an image that can be read"
+
+
+def test_a_foreground_lies_upright_under_its_matte(folders):
+    """Its EXIF orientation counts, as everywhere; the matte has none."""
+    fg, alpha = read_image(folders / "fg/dog.png"), read_alpha(folders / "alpha/dog.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(np.ascontiguousarray(fg[::-1, ::-1])).save(folders / "fg/dog.png", exif=exif)
+    compositions = find_compositions(folders / "fg", folders / "alpha", folders / "bg", folders / "out", each=1)
+    list(compose_test_set(compositions, folders / "out"))
+    merged = read_image(folders / "out/merged/dog_0.png")
+    assert np.array_equal(merged[alpha == 255], fg[alpha == 255])

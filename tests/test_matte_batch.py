@@ -9,7 +9,7 @@ import torch
 from mattes import shades, soft_disc
 from ranges import make_recipe
 
-from dptmat.data.matte_batch import compose, hsv_to_rgb, jitter, rgb_to_hsv
+from dptmat.data.matte_batch import hsv_to_rgb, jitter, make_matte_batch, rgb_to_hsv
 from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import CHOICES
 
@@ -48,7 +48,7 @@ def colours_of(batch):
 @pytest.mark.parametrize("combined", [0, 1])
 def test_composite_alpha_and_contrast_follow_the_formulas(device, combined):
     layers = make_layers(combined=combined)
-    batch = compose(Layers(*(layer.to(device) for layer in layers)), RECIPE)
+    batch = make_matte_batch(Layers(*(layer.to(device) for layer in layers)), RECIPE)
     for i in range(2):
         fg, alpha, second_fg, second_alpha, bg = in_numpy(layers, i)
         if combined:
@@ -68,7 +68,7 @@ def test_composite_alpha_and_contrast_follow_the_formulas(device, combined):
 def test_the_trimap_is_what_opencv_erodes_of_the_whole(widths):
     """Known regions shrink by ellipses; the crop's border does not count as one of theirs."""
     layers = make_layers(fg_width=widths[0], bg_width=widths[1])
-    batch = compose(layers, RECIPE)
+    batch = make_matte_batch(layers, RECIPE)
     for i in range(2):
         alpha = layers.alpha[i, ..., 0].numpy()
         wanted = np.ones_like(alpha)
@@ -114,12 +114,12 @@ def test_colours_change_by_the_published_rule():
 def test_an_empty_matte_leaves_the_background_and_no_number_that_is_none():
     layers = make_layers(hue=30, saturation=1, value=1)
     layers.alpha.zero_()
-    batch = compose(layers, RECIPE)
+    batch = make_matte_batch(layers, RECIPE)
     assert (batch.trimap == 0).all()
     assert np.abs(colours_of(batch) - layers.bg.numpy() / 255).max() < 1e-5
     assert batch.input.isfinite().all()
 
 
 def test_the_refinement_gets_its_widths():
-    batch = compose(make_layers(os4_width=17, os1_width=5), RECIPE)
+    batch = make_matte_batch(make_layers(os4_width=17, os1_width=5), RECIPE)
     assert batch.widths.tolist() == [[17, 5], [17, 5]]

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
-from dptmat.data.matte_batch import compose
+from dptmat.data.matte_batch import make_matte_batch
 from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses, refine
 from dptmat.models import create_model
@@ -90,7 +90,7 @@ def test_composition_and_refinement_of_fine_tuning():
             empty(4, side, side, 3), empty(4, side, side, 1), empty(4, side, side, 3), empty(4, side, side, 1),
             empty(4, 128, 128, 3), empty(4, 8, dtype=torch.float32), empty(4, dtype=torch.int64),
         )  # fmt: skip
-        batch = compose(layers, recipe)
+        batch = make_matte_batch(layers, recipe)
         outputs = {f"alpha_os{stride}": empty(4, 1, 128, 128, dtype=torch.float32) for stride in (1, 4, 8)}
         fused, regions = refine(outputs, batch.widths, (REFINE_OS4, REFINE_OS1), 640)
         assert matting_losses(fused, batch, LOSSES, regions)["lap"].device.type == "cuda"

@@ -150,12 +150,12 @@ def compose_command(
     Example: dptmat compose --fg Test_set/fg --alpha Test_set/alpha --bg VOC2012/JPEGImages --out composition-1k
                             --fg-names Test_set/test_fg_names.txt --bg-names Test_set/test_bg_names.txt
     """
-    from dptmat.tasks.compose_test_set import compose, find_compositions
+    from dptmat.tasks.compose_test_set import compose_test_set, find_compositions
 
     show_log(err=True)
     compositions = find_compositions(fg, alpha, bg, out, each=each, trimap=trimap, fg_names=fg_names, bg_names=bg_names)
     total = len(compositions) * each
-    with click.progressbar(compose(compositions, out), length=total, file=sys.stderr) as bar:
+    with click.progressbar(compose_test_set(compositions, out), length=total, file=sys.stderr) as bar:
         for _ in bar:
             pass
     click.echo(f"{out}: {total} composites of {len(compositions)} foregrounds")

@@ -30,7 +30,7 @@ class MatteBatch:
     widths: Tensor  # int64 [N, 2]: widths in pixels for the refinement of alpha_os4 and alpha_os1
 
 
-def compose(layers: Layers, recipe: Recipe) -> MatteBatch:
+def make_matte_batch(layers: Layers, recipe: Recipe) -> MatteBatch:
     """Compose one batch on the device of its layers, without waiting for it.
 
     Args:

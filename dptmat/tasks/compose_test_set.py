@@ -94,10 +94,11 @@ def _in_order(kind: str, folder: str | Path, found: dict[str, _Found], names: st
     return chosen
 
 
-def compose(compositions: list[Composition], out: str | Path) -> Iterator[str]:
+def compose_test_set(compositions: list[Composition], out: str | Path) -> Iterator[str]:
     """Write OUT/merged/NAME_i.png, OUT/alpha_copy/NAME_i.png and, with trimaps, OUT/trimaps/NAME_i.png, i from 0.
 
-    Composes on all cores. Images are taken as they are stored, without their EXIF orientation: so does the script.
+    Composes on all cores. Foregrounds with their mattes are upright; backgrounds are taken as they are stored, without
+    their EXIF orientation, as the script does.
 
     Args:
         compositions: As of `find_compositions`.
@@ -122,17 +123,17 @@ def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecuto
     """Lay a foreground over each of its backgrounds."""
     foreground = composition.foreground
     layers = {
-        "fg": read_image(foreground.path("fg"), upright=False),
-        "alpha": read_alpha(foreground.path("alpha"), upright=False),
+        "fg": read_image(foreground.path("fg")),
+        "alpha": read_alpha(foreground.path("alpha")),
     }
     if foreground.trimap:
-        layers["trimap"] = LEVELS[read_trimap(foreground.trimap, upright=False)]
+        layers["trimap"] = LEVELS[read_trimap(foreground.trimap)]
     require_same_size(foreground.name, **layers)
 
     def write(i: int, background: Path) -> str:
         name = f"{foreground.name}_{i}"
         bg = fit_background(read_image(background, upright=False), layers["fg"].shape[:2])
-        write_png(Path(out, MERGED, f"{name}.png"), composite(layers["fg"], bg, layers["alpha"]))
+        write_png(Path(out, MERGED, f"{name}.png"), composite_as_published(layers["fg"], bg, layers["alpha"]))
         write_png(Path(out, ALPHA, f"{name}.png"), layers["alpha"])
         if "trimap" in layers:
             write_png(Path(out, TRIMAP, f"{name}.png"), layers["trimap"])
@@ -154,7 +155,7 @@ def fit_background(bg: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return bg[:height, :width]
 
 
-def composite(fg: np.ndarray, bg: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def composite_as_published(fg: np.ndarray, bg: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Compose as the test set was: alpha / 255 * fg + (1 - alpha / 255) * bg in float64, cut down to whole numbers.
 
     Args:

@@ -21,7 +21,7 @@ from dptmat.contact_sheets import samples_sheet
 from dptmat.data.cases import Case, pair
 from dptmat.data.foregrounds import read_foregrounds
 from dptmat.data.index import ImageIndex
-from dptmat.data.matte_batch import MatteBatch, compose
+from dptmat.data.matte_batch import MatteBatch, make_matte_batch
 from dptmat.data.sampler import Sampler
 from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.errors import UserError
@@ -120,7 +120,7 @@ class Finetuning:
 
     def batch(self, outputs: Layers) -> MatteBatch:
         """Make the network's input and targets of one micro-batch."""
-        batch = compose(outputs, self._recipe)
+        batch = make_matte_batch(outputs, self._recipe)
         return batch if self._settings.trimap else dataclasses.replace(batch, input=batch.input[:, :3])
 
     def losses(self, outputs: dict[str, Tensor], batch: MatteBatch, step: int) -> dict[str, Tensor]:
