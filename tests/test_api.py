@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import dptmat as library
+from dptmat.config.pretrain import PretrainConfig
 from dptmat.errors import UserError
 
 
@@ -118,3 +119,12 @@ def test_a_tilde_is_the_home_folder_in_files_and_python_too(dptmat, tmp_path, mo
         'resume = "auto"',
     }
     assert expected <= set(output.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [("photos", {}), (PretrainConfig(data="a", out="b"), {"seed": 1}), ({"data": "a", "out": "b"}, {})],
+)
+def test_settings_are_given_whole_or_by_name(given, options):
+    with pytest.raises(TypeError, match=r"pretrain\(\) takes a PretrainConfig, or settings by name such as pretrain"):
+        library.pretrain(given, **options)

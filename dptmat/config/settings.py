@@ -126,6 +126,27 @@ def from_mapping(cls: type[SettingsT], values: Mapping[str, Any], source: str) -
     return cls(**given)
 
 
+def take_settings(cls: type[SettingsT], settings: SettingsT | None, options: Mapping[str, Any], call: str) -> SettingsT:
+    """Take the settings of a Python call, which are given whole or by name.
+
+    Args:
+        cls: Their class.
+        settings: All of them, or None.
+        options: By name.
+        call: What messages call the function.
+
+    Raises:
+        TypeError: They are given in neither or in both ways.
+        UserError: As for `from_mapping`.
+    """
+    if settings is None:
+        return from_mapping(cls, options, f"{call}()")
+    if not isinstance(settings, cls) or options:
+        example = f'{call}(data="photos", out="runs/first")' if call == "pretrain" else f"{call}(fg=..., out=...)"
+        raise TypeError(f"{call}() takes a {cls.__name__}, or settings by name such as {example}; got {settings!r}")
+    return settings
+
+
 def read_toml(path: str | Path, name: str) -> dict[str, Any]:
     """Read a TOML file; ``name`` is what messages call it.
 

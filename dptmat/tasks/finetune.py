@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dptmat.config.finetune import FinetuneConfig
-from dptmat.config.settings import from_mapping
+from dptmat.config.settings import take_settings
 from dptmat.contact_sheets import samples_sheet
 from dptmat.data.cases import Case, pair
 from dptmat.data.foregrounds import read_foregrounds
@@ -63,11 +63,12 @@ def finetune(settings: FinetuneConfig | None = None, **options: Any) -> Path:
 
     Raises:
         UserError, OSError: Something that the user can mend, in one sentence.
+        TypeError: Settings are given in neither or in both ways.
     """
-    settings = settings or from_mapping(FinetuneConfig, options, "finetune()")
-    with joined_processes(settings) as process:
-        task = distributed.on_all_ranks(lambda: Finetuning(settings, process))
-        return Run(task, settings, process).run()
+    given = take_settings(FinetuneConfig, settings, options, "finetune")
+    with joined_processes(given) as process:
+        task = distributed.on_all_ranks(lambda: Finetuning(given, process))
+        return Run(task, given, process).run()
 
 
 class Finetuning:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dptmat.config.pretrain import PretrainConfig
-from dptmat.config.settings import from_mapping
+from dptmat.config.settings import take_settings
 from dptmat.contact_sheets import preview_sheet
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
@@ -40,11 +40,12 @@ def pretrain(settings: PretrainConfig | None = None, **options: Any) -> Path:
 
     Raises:
         UserError, OSError: Something that the user can mend, in one sentence.
+        TypeError: Settings are given in neither or in both ways.
     """
-    settings = settings or from_mapping(PretrainConfig, options, "pretrain()")
-    with joined_processes(settings) as process:
-        task = distributed.on_all_ranks(lambda: Pretraining(settings, process))
-        return Run(task, settings, process).run()
+    given = take_settings(PretrainConfig, settings, options, "pretrain")
+    with joined_processes(given) as process:
+        task = distributed.on_all_ranks(lambda: Pretraining(given, process))
+        return Run(task, given, process).run()
 
 
 class Pretraining:
