@@ -122,6 +122,7 @@ def predict_within_memory(
     Raises:
         TypeError, ValueError: As for `predict_alpha`.
         UserError: The memory does not suffice for tiles of 448 pixels either.
+        RuntimeError: PyTorch fails for another reason.
     """
     height, width = _require_image(image).shape[:2]
     device = next(network.parameters()).device

@@ -27,7 +27,11 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Judge what stands for files and folders: a tilde is the home folder, and nothing is no path."""
+        """Judge what stands for files and folders: a tilde is the home folder, and nothing is no path.
+
+        Raises:
+            click.ClickException: An option that stands for a file or folder is empty.
+        """
         rest = super().parse_args(ctx, args)
         for parameter in self.params:
             name, value = parameter.name or "", ctx.params.get(parameter.name or "")

@@ -95,7 +95,11 @@ def resolve(cls: type[SettingsT], config_file: str | None, options: dict[str, An
 
 
 def require_place_for_a_file(path: str, name: str, read: str | Path | None = None) -> None:
-    """Refuse a file to be written that is a folder, lies in none, or is the one that is read."""
+    """Refuse a file to be written that is a folder, lies in none, or is the one that is read.
+
+    Raises:
+        UserError: It is so; the message calls the file ``name``.
+    """
     if read is not None and Path(path).exists() and Path(read).exists() and Path(path).samefile(read):
         raise UserError(f"{name} is what is read; give another name")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():

@@ -153,7 +153,11 @@ class Finetuning:
         return samples_sheet(self.batch(layers), self.preview_rows)
 
     def validate(self, model: nn.Module, step: int) -> dict[str, float] | None:
-        """Score the network on the validation images, if there are any, and keep the best one."""
+        """Score the network on the validation images, if there are any, and keep the best one.
+
+        Raises:
+            UserError: None of the images can be scored, at the first time.
+        """
         if not self._cases:
             return None
         process = self._process

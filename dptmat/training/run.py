@@ -103,7 +103,11 @@ class Run:
             raise UserError(self._out_of_memory()) from error
 
     def start(self) -> None:
-        """Make the parts of the run, as they were where it goes on."""
+        """Make the parts of the run, as they were where it goes on.
+
+        Raises:
+            UserError: It cannot begin or go on: the checkpoint, the weights, the quarantine or the data say why.
+        """
         task, settings, process = self.task, self.settings, self.process
         self.trainer = make_trainer(task, settings, process)
         self.done, self.owes_validation = distributed.on_all_ranks(
