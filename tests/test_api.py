@@ -108,6 +108,15 @@ def test_a_former_name_is_taken_with_a_note(dptmat, tmp_path):
     assert "grad_checkpointing = false" in dptmat(*words, "--config", tmp_path / "c.toml", "--no-grad-checkpointing")[1]
 
 
+def test_an_empty_setting_is_as_one_that_is_left_out(dptmat):
+    """As of a job script: --resume "$RESUME"; but not where one is required."""
+    words = ["pretrain", "--data", "a", "--dry-run"]
+    status, output, _ = dptmat(*words, "--out", "b", "--resume", "", "--quarantine", "")
+    assert status == 0
+    assert {'resume = ""', 'quarantine = ""'} <= set(output.splitlines())
+    assert dptmat(*words, "--out", "")[::2] == (2, "dptmat: --out must be the path of a file or folder; got ''\n")
+
+
 def test_a_tilde_is_the_home_folder_in_files_and_python_too(dptmat, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c.toml").write_text('data = "~/photos"\nout = "~/run"\ninit = "~/w.pt"\nresume = "auto"\n')

@@ -1,6 +1,5 @@
 """The command ``dptmat`` itself, which the others belong to, and how it names options in errors."""
 
-import importlib.metadata
 import os
 import re
 from typing import Any
@@ -29,13 +28,15 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Judge what stands for files and folders: a tilde is the home folder, and nothing is no path.
 
+        Options made from settings are judged with these, where some may be empty.
+
         Raises:
             click.ClickException: An option that stands for a file or folder is empty.
         """
         rest = super().parse_args(ctx, args)
         for parameter in self.params:
             name, value = parameter.name or "", ctx.params.get(parameter.name or "")
-            if not isinstance(value, str) or not _is_path(parameter):
+            if not isinstance(value, str) or not _is_path(parameter) or hasattr(parameter, "group"):
                 continue
             if not value or "\0" in value:
                 raise click.ClickException(f"{parameter.opts[0]} must be the path of a file or folder; got {value!r}")
@@ -64,17 +65,8 @@ class Group(click.Group):
     command_class = Command
 
 
-def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        click.echo(f"dptmat, version {importlib.metadata.version('dptmat')}")
-        ctx.exit()
-
-
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
-    help="Show the version and stop.",
-)  # fmt: skip
+@click.version_option(package_name="dptmat", prog_name="dptmat")
 def dptmat() -> None:
     """Pre-train image-matting networks without labels; fine-tune, score and use them.
 

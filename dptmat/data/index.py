@@ -115,6 +115,8 @@ class ImageIndex:
         The first call takes three seconds and 8 MB for a million photographs; further ones look the paths up.
         """
         wanted = np.fromiter((hash(os.fsencode(path)) for path in paths), np.int64)
+        if not len(wanted):  # as at the end of a run without a bad file
+            return wanted
         return np.searchsorted(self._hashes, wanted, "right") - np.searchsorted(self._hashes, wanted, "left")
 
     @cached_property

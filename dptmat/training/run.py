@@ -70,8 +70,8 @@ class Run:
     """One training run.
 
     Writes into ``settings.out``: ``config.toml``, ``log.jsonl``, ``tensorboard/``, ``checkpoints/``, ``preview.png``,
-    ``predictions.png``, ``files.txt`` and, if files are bad, ``quarantine.txt``. SIGTERM, SIGUSR1 and SIGINT end the
-    run after the step under way with a checkpoint of it.
+    ``predictions.png``, ``files.txt`` and, if files are bad, ``quarantine.txt``. SIGTERM, SIGUSR1, SIGHUP and SIGINT
+    end the run after the step under way with a checkpoint of it.
 
     The methods are called by all processes together; the main one writes and speaks.
 
