@@ -18,7 +18,7 @@ LAYERS = (
     {"weights", "losses", "inference"},
     {"data", "config", "models", "pipelines", "tiles", "fusion", "metrics", "morphology", "demo"},
     {"kernels"},
-    {"errors", "defaults", "files", "device"},
+    {"errors", "defaults", "files", "file_kinds", "device"},
 )
 
 
