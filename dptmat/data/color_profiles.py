@@ -4,6 +4,7 @@ import struct
 import zlib
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -11,7 +12,7 @@ from PIL import Image, ImageCms
 _SAME = 2  # levels of 255 by which the profiles for sRGB that are about differ: some round its curve
 _LARGEST = 1 << 20  # bytes of a PNG's profile, beyond which Pillow does not unpack it
 _SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}  # the colours of a profile, by the mode of its image
-_BLACK_POINT_COMPENSATION = 0x2000  # a flag of LittleCMS
+_BLACK_POINT_COMPENSATION: Any = 0x2000  # a flag of LittleCMS, which Pillow before 10.3 knows by no name
 
 
 def has_other_profile(content: bytes) -> bool:
@@ -68,9 +69,9 @@ def _judge(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=_BLACK_POINT_COMPENSATION,  # type: ignore[arg-type] - older Pillows know no name of it
+        flags=_BLACK_POINT_COMPENSATION,
     )
-    levels = np.meshgrid(*[np.arange(0, 256, 15, np.uint8)] * len(mode))
+    levels = np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * len(mode))
     colors = Image.frombytes(mode, (1, levels[0].size), np.stack(levels, axis=-1).tobytes())
     before, after = (np.asarray(x.convert("RGB")).astype(int) for x in (colors, transform.apply(colors)))
     return None if np.abs(before - after).max() <= _SAME and mode != "CMYK" else transform
