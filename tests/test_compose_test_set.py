@@ -200,7 +200,7 @@ def test_sizes_that_differ_and_bad_files_end_in_one_line(folders, dptmat):
     (folders / "bg/1.png").write_text("text")
     status, _, error = dptmat("compose", *given(folders, each=2))
     assert status == 2
-    assert error.splitlines()[-1] == f"dptmat: {folders}/bg/1.png is not an image that can be read"
+    assert error.splitlines()[-1] == f"dptmat: {folders}/bg/1.png is not an image that can be read: it is text"
 
 
 def test_a_foreground_lies_upright_under_its_matte(folders):

@@ -239,7 +239,7 @@ def cut_file(folder):
 
 def other_size(folder):
     write(folder / "alpha/b.png", np.zeros((33, 63), np.uint8))
-    return "b: sizes differ: image 64 x 33, trimap 64 x 33, alpha 63 x 33 pixels"
+    return "sizes differ: image 64 x 33, trimap 64 x 33, alpha 63 x 33 pixels"
 
 
 def other_values(folder):
@@ -258,7 +258,7 @@ def test_one_bad_image_is_named_and_the_rest_scored(run, sample_set, tmp_path, d
     assert [scores_of(score) for score in result.images] == [scores_of(whole.images[i]) for i in (0, 2)]
     assert result.mean["sad"] == pytest.approx((whole.images[0].sad + whole.images[2].sad) / 2)
     (line,) = lines
-    assert line.startswith("left out: ")
+    assert line.startswith("left out: b: ")
     assert message in line
     (left,) = json.loads((tmp_path / "out/scores.json").read_text())["left_out"]
     assert left["name"] == "b"
@@ -300,7 +300,7 @@ def test_an_alpha_that_is_not_finite_is_left_out(run, sample_set):
     broken = StandIn(compute=lambda x: x[:, :1] / 0 * 0)
     result, lines = run(cases_of(sample_set, "image", "trimap", "alpha"), broken)
     assert result.images == []
-    assert lines[0] == "left out: a: the network's alpha is not finite everywhere; try `amp` off"
+    assert lines[0] == "left out: a: the network's alpha is not finite everywhere; use another checkpoint"
 
 
 def test_the_test_set_is_never_written_over(run, sample_set, tmp_path):

@@ -1,13 +1,15 @@
 """Images on disk: every kind that users have gives the same arrays, and what is wrong is told in one line."""
 
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from dptmat.data.cases import Case, list_images, pair, read_lines, require_apart
+from dptmat.data.cases import Case, list_images, pair, require_apart
+from dptmat.data.folders import read_lines
 from dptmat.data.image_io import read_alpha, read_image, read_mask, read_trimap, require_same_size, write_png
 from dptmat.errors import UserError
 
@@ -172,11 +174,11 @@ def test_a_deep_alpha_is_turned_upright(tmp_path):
 @pytest.mark.parametrize(
     ("ending", "keep", "message"),
     [
-        (".png", 0.5, "cannot be read: image file is truncated"),
-        (".jpg", 0.5, "cannot be read: image file is truncated"),
-        (".png", 0, "is not an image that can be read"),
-        (".jpg", 0.01, "cannot be read: Truncated File Read"),
-        (".jpg", 0, "is not an image that can be read"),
+        (".png", 0.5, "cannot be read: it ends before its end"),
+        (".jpg", 0.5, "cannot be read: it ends before its end"),
+        (".png", 0, "is not an image that can be read: it is empty"),
+        (".jpg", 0.01, "cannot be read: it ends before its end"),
+        (".jpg", 0, "is not an image that can be read: it is empty"),
     ],
 )
 def test_a_truncated_file_is_named(tmp_path, reader, ending, keep, message):
@@ -190,7 +192,7 @@ def test_a_truncated_file_is_named(tmp_path, reader, ending, keep, message):
 def test_what_is_no_picture_is_named(tmp_path, reader):
     (tmp_path / "text.png").write_text("a picture")
     (tmp_path / "folder.png").mkdir()
-    assert refused(reader, tmp_path / "text.png") == f"{tmp_path}/text.png is not an image that can be read"
+    assert refused(reader, tmp_path / "text.png") == f"{tmp_path}/text.png is not an image that can be read: it is text"
     assert refused(reader, tmp_path / "folder.png") == f"{tmp_path}/folder.png cannot be read: Is a directory"
     assert refused(reader, tmp_path / "none.png") == f"{tmp_path}/none.png cannot be read: No such file or directory"
 
@@ -269,16 +271,20 @@ def make_folder(folder, *names):
     return folder
 
 
-def test_a_folder_is_listed_by_name_without_what_is_no_picture(tmp_path):
+def test_a_folder_is_listed_by_path_without_what_is_no_picture(tmp_path):
     folder = make_folder(tmp_path / "x", "b.png", "a.JPG", "c.d.tiff", "notes.txt", "e")
     make_folder(folder / "below", "f.png")
     listed = list_images("--image", folder)
-    assert list(listed.items()) == [("a", folder / "a.JPG"), ("b", folder / "b.png"), ("c.d", folder / "c.d.tiff")]
+    assert list(listed.items()) == [
+        ("a", folder / "a.JPG"), ("b", folder / "b.png"), ("below/f", folder / "below/f.png"),
+        ("c.d", folder / "c.d.tiff"),
+    ]  # fmt: skip
     assert list_images("--image", str(folder / "b.png")) == {"b": folder / "b.png"}
 
 
 def test_a_list_is_relative_to_its_folder(tmp_path):
-    (tmp_path / "list.txt").write_bytes(f"\ufeffx/b.png\r\n\n{tmp_path}/y/a b.png\r\n".encode())
+    make_folder(tmp_path / "x", "b.png")
+    (tmp_path / "list.txt").write_bytes(f"\ufeffx/b.png\r\n\n{tmp_path}/y/a b.png \r\n".encode())
     listed = list_images("image", tmp_path / "list.txt")
     assert list(listed.items()) == [("a b", tmp_path / "y/a b.png"), ("b", tmp_path / "x/b.png")]
     assert read_lines("image", tmp_path / "list.txt") == ["x/b.png", f"{tmp_path}/y/a b.png"]
@@ -288,12 +294,12 @@ def test_what_cannot_be_listed(tmp_path):
     make_folder(tmp_path / "empty", "notes.txt")
     make_folder(tmp_path / "twins", "a.png", "a.jpg")
     (tmp_path / "list.txt").write_text("\n")
-    looked_for = "(looked for .jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff)"
+    looked_for = "(looked for .jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff in it and below)"
     for name, message in (
         ("none", "does not exist; give a folder of images"),
         ("none.png", "does not exist; give a folder of images"),
         ("empty", f"holds no image {looked_for}"),
-        ("list.txt", f"holds no image {looked_for}"),
+        ("list.txt", "is an empty list; it holds one path per line"),
         ("twins", "holds both a.jpg and a.png; keep one"),
     ):
         assert refused(list_images, "bg", tmp_path / name) == f"`bg` {tmp_path}/{name} {message}"
@@ -340,9 +346,9 @@ def test_a_folder_that_is_read_is_not_written_to(tmp_path):
     folder = make_folder(tmp_path / "x", "a.png")
     (tmp_path / "link").symlink_to(folder)
     for out in (folder, tmp_path / "link", folder / ".." / "x", str(folder)):
-        assert refused(require_apart, out, [folder / "a.png"]) == (
+        assert refused(require_apart, [tmp_path, Path(out)], [folder / "a.png"]) == (
             f"{folder} is read and would be written to as well; give another folder as `out`"
         )
-    assert refused(require_apart, folder, [tmp_path / "link/a.png"]).startswith(f"{tmp_path}/link is read and ")
-    require_apart(folder / "below", [folder / "a.png"])
-    require_apart(tmp_path, [folder / "a.png"])
+    assert refused(require_apart, [folder], [tmp_path / "link/a.png"]).startswith(f"{tmp_path}/link is read and ")
+    require_apart([folder / "below"], [folder / "a.png"])
+    require_apart([tmp_path], [folder / "a.png"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dptmat.data.cases import is_litter
+from dptmat.data.folders import is_litter
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
