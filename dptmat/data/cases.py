@@ -41,7 +41,9 @@ def list_images(parameter: str, where: str | Path, leave_out: str | Path | None 
     by_name: dict[str, Path] = {}
     for path, name in found.items():
         if name in by_name:
-            raise UserError(f"{called} holds both {by_name[name].name} and {path.name}; keep one")
+            root = where if where.is_dir() else path.parent
+            one, other = (os.path.relpath(twin, root) for twin in (by_name[name], path))
+            raise UserError(f"{called} holds both {one} and {other}; keep one")
         by_name[name] = path
     return by_name
 
