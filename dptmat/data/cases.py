@@ -180,6 +180,6 @@ def require_apart(folders: Iterable[Path], inputs: Iterable[Path]) -> None:
         UserError: One of the inputs lies in one of ``folders``.
     """
     written = {folder.resolve() for folder in folders}
-    for folder in {path.parent for path in inputs}:
+    for folder in dict.fromkeys(path.parent for path in inputs):
         if folder.resolve() in written:
             raise UserError(f"{folder} is read and would be written to as well; give another folder as `out`")
