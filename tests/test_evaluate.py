@@ -332,6 +332,19 @@ def test_wrong_arguments(run, sample_set):
         run(cases, StandIn(), trimap="none")
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\r=1", "a\nb", 'a"b,c', "'quoted"])
+def test_names_stay_names_in_a_spreadsheet(tmp_path, name):
+    score = Score(name, None, None, None, None, 4, 1.0, 2.0, 3.0, 4.0)
+    evaluation = evaluate.Evaluation([score], dict.fromkeys(METRICS, 1.0), [], None, "files", None, "as predicted")
+    evaluate.write_scores(tmp_path, evaluation)
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
+    assert [row["sad"] for row in rows] == ["1.0", "1.0"]
+    assert not rows[0]["name"].startswith(tuple("=+-@\t\r"))
+    assert rows[0]["name"].removeprefix("'" if name[0] != "'" else "") == name
+    assert json.loads((tmp_path / "scores.json").read_text())["images"][0]["name"] == name
+    assert len(evaluate.table(evaluation).splitlines()) == 3
+
+
 # ---- many images
 
 
