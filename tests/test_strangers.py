@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_in import StandIn
 
 from dptmat.data.cases import list_images, pair
 from dptmat.data.image_io import read_alpha, read_image, read_size, read_trimap
@@ -186,3 +187,19 @@ def test_where_no_folder_can_be_written_loops_are_compiled_without_a_cache(tmp_p
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
     assert done.stderr.count("no folder for compiled loops can be written") == 1
+
+
+def test_pillow_does_not_write_over_a_progress_bar(dptmat, tmp_path, monkeypatch, recwarn):
+    """It warns of odd EXIF, of odd TIFF and of many pixels, none of which a user can mend."""
+    monkeypatch.setattr("dptmat.weights.load.load_network", lambda path, device: (StandIn(in_channels=3), {}))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # warns beyond, refuses from twice as many
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.jpg", exif=exif.tobytes()[:-3] + b"\xff\xff\xff")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "b.tif", exif=exif)
+    content = (tmp_path / "b.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(content.replace(b"\x1a\x01\x05\0\1\0\0\0", b"\x1a\x01\x05\0\xff\xff\0\0"))
+    given = ["--image", str(tmp_path), "--out", str(tmp_path / "out")]
+    status, _, error = dptmat("predict", "--checkpoint", "x.pt", *given)
+    assert status == 0, error
+    assert not [str(warning.message) for warning in recwarn if "PIL" in warning.filename]

@@ -56,12 +56,14 @@ def walk_images(folder: str | Path, called: str, leave_out: str | Path | None = 
 def _walk(folder: str | Path, called: str, leave_out: str | Path | None) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder once, as what its files' paths begin with, and the names of its files."""
     without = os.path.realpath(leave_out) if leave_out else ""
+    if without == os.path.realpath(folder):
+        without = ""
     seen: set[tuple[int, int]] = set()
     for here, folders, names in os.walk(folder, followlinks=True, onerror=_name_unreadable):
         # Sorted: where two links lead to one folder, the first counts on every machine.
         folders[:] = sorted(name for name in folders if not is_litter(name))
         status = os.stat(here)
-        left_out = here != str(folder) and bool(without) and os.path.realpath(here) == without
+        left_out = bool(without) and os.path.realpath(here) == without
         if left_out and any(name.lower().endswith(EXTENSIONS) for name in names):
             _logger.warning("%s: %s is written to: what it holds is left out", called, here)
         if left_out or (status.st_dev, status.st_ino) in seen:  # a symbolic link that leads back up
