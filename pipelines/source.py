@@ -26,6 +26,7 @@ class Source(Protocol):
         self,
         ids: np.ndarray,  # int64 [N]
         bad: Mapping[str, str],
+        read: Callable[[Iterable[str]], list[np.ndarray]],  # gives the content of each file, uint8 [bytes]
     ) -> tuple:
         """Give the graph's arguments for one batch."""
 

@@ -13,7 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dptmat.errors import UserError, first_line
 from dptmat.files import write_whole
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm",
+)  # fmt: skip
 # By content, whatever the name says: Pillow would run a program of the system on some others, such as EPS.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
 LEVELS = np.array([0, 128, 255], np.uint8)  # a trimap's values in image files: background, unknown, foreground

@@ -7,6 +7,7 @@ import logging
 import mmap
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from dptmat.data.cases import is_litter
 from dptmat.data.image_io import EXTENSIONS
-from dptmat.errors import UserError
+from dptmat.errors import UserError, few
 from dptmat.files import write_output, write_whole
 
 _logger = logging.getLogger(__name__)
@@ -50,8 +51,8 @@ class ImageIndex:
         """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths.
 
         A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what `is_litter` and what is
-        below folders that cannot be read: their number is logged. A text file holds one path per line; relative ones
-        are relative to the file's folder, and empty lines do not count.
+        below folders that cannot be read: what is left out is logged, files of other endings too. A text file holds one
+        path per line; relative ones are relative to the file's folder, and empty lines do not count.
 
         Args:
             data: The folder or the file.
@@ -204,7 +205,7 @@ def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:
     """List the paths below ``folder``, relative to it, sorted, each ended by a newline."""
     found: list[bytes] = []
     seen: set[tuple[int, int]] = set()
-    litter = 0
+    litter, others = 0, Counter[str]()
     without = os.path.realpath(leave_out) if leave_out else ""
     if without == os.path.realpath(folder):
         without = ""
@@ -225,8 +226,16 @@ def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:
         images = [name for name in names if name.lower().endswith(EXTENSIONS)]
         litter += sum(map(is_litter, images))
         found += [os.fsencode(prefix + name) for name in images if not is_litter(name)]
+        others.update(
+            os.path.splitext(name)[1].lower() or "no ending"
+            for name in names
+            if not is_litter(name) and not name.lower().endswith(EXTENSIONS)
+        )
     if litter:
         _logger.warning("%s: %s files whose names begin with a dot are left out", called, litter)
+    if others:
+        endings = few([f"{ending} ({count})" for ending, count in others.most_common()])
+        _logger.info("%s: %s files of other endings are left out: %s", called, others.total(), endings)
     broken = next((path for path in found if b"\n" in path), None)
     if broken:
         raise UserError(f"the name {os.fsdecode(broken)!r} in {called} holds a line break; rename the file")
