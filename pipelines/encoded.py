@@ -6,7 +6,6 @@ import stat
 import warnings
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 from PIL import Image
 
 from dptmat.data.image_io import read_image
@@ -26,7 +25,7 @@ class BadFileError(Exception):
     """A file that is no photograph; the message says why in a few words."""
 
 
-def read_encoded(path: str) -> np.ndarray:  # uint8 [bytes]
+def read_encoded(path: str) -> bytes:
     """Read a file, and judge what its bytes tell before they are decoded.
 
     It is what training reads and what `find_unreadable` asks, so that they agree. A JPEG file must have its
@@ -41,18 +40,22 @@ def read_encoded(path: str) -> np.ndarray:  # uint8 [bytes]
         raise BadFileError(f"it is {kind}" if kind else "it is no image that can be read")
     if reason := _jpeg_fault(content) if kind == "a JPEG file" else _claims_too_much(content):
         raise BadFileError(reason)
-    return np.frombuffer(content, np.uint8)
+    return content
 
 
-def decode_by_pillow(path: str) -> np.ndarray:  # uint8 [bytes]
+def decode_by_pillow(path: str, *, srgb: bool = False) -> bytes:
     """Decode a file by Pillow, and make of it one without compression that any decoder takes.
+
+    Args:
+        path: The file.
+        srgb: Whether to convert its colours to sRGB, if it has another colour profile.
 
     Raises:
         UserError: Pillow cannot decode it either.
     """
-    image = read_image(path)
+    image = read_image(path, srgb=srgb)
     height, width = image.shape[:2]
-    return np.frombuffer(b"P6\n%d %d\n255\n" % (width, height) + image.tobytes(), np.uint8)
+    return b"P6\n%d %d\n255\n" % (width, height) + image.tobytes()
 
 
 def find_unopened(paths: Iterable[str]) -> Iterator[tuple[str, str]]:

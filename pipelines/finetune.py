@@ -21,8 +21,7 @@ from dptmat.pipelines.crop_window import (
     draw_windows,
 )
 from dptmat.pipelines.probe import decode
-from dptmat.pipelines.read_ahead import Read
-from dptmat.pipelines.source import Count, Order, Photographs
+from dptmat.pipelines.source import Count, Order, Photographs, Read
 
 _FILTERS = {
     "nearest": types.INTERP_NN,
@@ -82,7 +81,7 @@ class FinetuneSource:
             "bg": [self._backgrounds[number] for number in backgrounds],
         }
         given: dict[str, Any] = {
-            **{name: read(column) for name, column in paths.items()},
+            **{name: read(column, srgb="alpha" not in name) for name, column in paths.items()},
             **windows._replace(filters=kinds[windows.filters])._asdict(),
             "ids": ids,
         }

@@ -11,8 +11,7 @@ from dptmat.pipelines._dali import DataNode, Pipeline, fn, math, pipeline_def, t
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.batches import Views
 from dptmat.pipelines.probe import decode
-from dptmat.pipelines.read_ahead import Read
-from dptmat.pipelines.source import Count, Order, Photographs
+from dptmat.pipelines.source import Count, Order, Photographs, Read
 from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
 
 

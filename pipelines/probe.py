@@ -55,11 +55,11 @@ class _Decoder:
         self._device_id = device_id
         self._pipe: Pipeline | None = None
 
-    def refuse(self, content: np.ndarray) -> Exception | None:
-        """Decode a file, uint8 [bytes]: the error, or None if there is none."""
+    def refuse(self, content: bytes) -> Exception | None:
+        """Decode the content of a file: the error, or None if there is none."""
         try:
             self._pipe = self._pipe or _decode_graph(self._device_id is not None, device_id=self._device_id)
-            self._pipe.run(encoded=[content])
+            self._pipe.run(encoded=[np.frombuffer(content, np.uint8)])
         except Exception as error:  # DALI's binding raises others than RuntimeError, too
             self._pipe = None  # DALI does not promise that a pipeline can be used after a failure
             return error

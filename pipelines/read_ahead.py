@@ -6,12 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from dptmat.data.color_profiles import has_other_profile
 from dptmat.pipelines.encoded import decode_by_pillow, read_encoded
 
 _AHEAD = 2  # batches that are read before a graph asks for them
-_UNREADABLE = np.zeros(20, np.uint8)  # in place of a bad file: no decoder takes it, so that its batch fails
-
-Read = Callable[[Iterable[str]], list[np.ndarray]]  # paths to contents, uint8 [bytes] each
+_UNREADABLE = bytes(20)  # in place of a bad file: no decoder takes it, so that its batch fails
 
 
 class Reader:
@@ -28,20 +27,34 @@ class Reader:
         self._threads, self._pool = threads, ThreadPoolExecutor(threads, "read")
         self.by_pillow: set[str] = set()
 
-    def __call__(self, paths: Iterable[str]) -> list[np.ndarray]:
+    def __call__(self, paths: Iterable[str], *, srgb: bool = False) -> list[np.ndarray]:
+        """Read some files.
+
+        Args:
+            paths: The files.
+            srgb: Whether to convert what has another colour profile to sRGB. Pillow does it, at several times the cost
+                of decoding.
+
+        Returns:
+            uint8 [bytes] each, in order.
+        """
         paths = list(paths)
-        contents: list[np.ndarray] = [_UNREADABLE] * len(paths)
+        contents = [np.empty(0, np.uint8)] * len(paths)
 
         def read_share(first: int) -> None:  # a call for each file would cost as much as to read it
             for i in range(first, len(paths), self._threads):
-                contents[i] = self._read(paths[i])
+                contents[i] = np.frombuffer(self._read(paths[i], srgb), np.uint8)
 
         list(self._pool.map(read_share, range(min(self._threads, len(paths)))))
         return contents
 
-    def _read(self, path: str) -> np.ndarray:
+    def _read(self, path: str, srgb: bool) -> bytes:
         try:
-            return decode_by_pillow(path) if path in self.by_pillow else read_encoded(path)
+            if path not in self.by_pillow:
+                content = read_encoded(path)
+                if not (srgb and has_other_profile(content)):
+                    return content
+            return decode_by_pillow(path, srgb=srgb)
         except Exception:  # noqa: BLE001 - whatever it is, the loader asks again and says it
             return _UNREADABLE
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from dptmat.pipelines import encoded
 from dptmat.pipelines.encoded import BadFileError, find_unopened, read_encoded
@@ -96,7 +96,7 @@ def test_a_jpeg_file_that_was_cut_is_found_wherever_it_was_cut(tmp_path, name):
 )
 def test_what_stands_behind_the_end_of_a_jpeg_file_does_not_matter(tmp_path, name, behind):
     (tmp_path / "a.jpg").write_bytes(WHOLE[name] + behind)
-    assert read_encoded(str(tmp_path / "a.jpg")).tobytes() == WHOLE[name] + behind
+    assert read_encoded(str(tmp_path / "a.jpg")) == WHOLE[name] + behind
     assert not list(find_unreadable([str(tmp_path / "a.jpg")], None))
 
 
@@ -145,3 +145,19 @@ def test_batches_are_made_ahead_in_order_and_in_one_thread():
     assert threading.get_ident() not in threads
     assert len(threads) == 1
     ahead.close()
+
+
+def test_fine_tuning_reads_colours_by_their_profile_and_pre_training_as_stored(tmp_path):
+    """The profile is that of sRGB with red and blue exchanged."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace(b"rXYZ", b"____").replace(b"bXYZ", b"rXYZ").replace(b"____", b"bXYZ")
+    colors = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    path, plain = str(tmp_path / "profile.png"), str(tmp_path / "plain.png")
+    Image.fromarray(colors).save(path, icc_profile=profile)
+    Image.fromarray(colors).save(plain)
+    stored = Reader(1)([path])[0]
+    assert stored.tobytes() == Path(path).read_bytes()
+    converted, untouched = Reader(1)([path, plain], srgb=True)
+    assert untouched.tobytes() == Path(plain).read_bytes()
+    pixels = np.asarray(Image.open(io.BytesIO(converted.tobytes())))
+    assert np.abs(pixels[..., ::-1].astype(int) - colors).max() <= 2

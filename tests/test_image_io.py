@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from dptmat.data.cases import Case, list_images, pair, read_lines, require_apart
-from dptmat.data.image_io import read_alpha, read_image, read_mask, read_trimap, require_same_size, write_png
+from dptmat.data.image_io import (
+    EXTENSIONS,
+    read_alpha,
+    read_image,
+    read_mask,
+    read_trimap,
+    require_same_size,
+    write_png,
+)
 from dptmat.errors import UserError
 
 READERS = [read_image, read_alpha, read_trimap, read_mask]
@@ -288,7 +296,7 @@ def test_what_cannot_be_listed(tmp_path):
     make_folder(tmp_path / "empty", "notes.txt")
     make_folder(tmp_path / "twins", "a.png", "a.jpg")
     (tmp_path / "list.txt").write_text("\n")
-    looked_for = "(looked for .jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff)"
+    looked_for = f"(looked for {', '.join(EXTENSIONS)})"
     for name, message in (
         ("none", "does not exist; give a folder of images"),
         ("none.png", "does not exist; give a folder of images"),

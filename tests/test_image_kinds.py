@@ -9,6 +9,7 @@ from dptmat.pipelines._dali import fn, pipeline_def, types
 from dptmat.pipelines.encoded import decode_by_pillow, read_encoded
 from dptmat.pipelines.pretrain import shrunk_shape
 from dptmat.pipelines.probe import decode, find_unreadable
+from dptmat.pipelines.read_ahead import Reader
 from dptmat.pipelines.views_cpu import shrink
 
 
@@ -26,7 +27,7 @@ def run():
     """Function that runs the graph on the content of a file."""
     pipe = graph()
     pipe.build()
-    return lambda encoded: [np.array(output[0]) for output in pipe.run(encoded=[encoded])]
+    return lambda encoded: [np.array(output[0]) for output in pipe.run(encoded=[np.frombuffer(encoded, np.uint8)])]
 
 
 @pytest.mark.parametrize("name", DALI)
@@ -66,7 +67,7 @@ def test_the_shape_of_a_shrunk_photograph_is_known_from_its_head(tmp_path, photo
     pipe.build()
     paths = [*write_kinds(tmp_path, DALI), *map(str, sorted(photographs.iterdir()))]
     for path in paths:
-        image, shape, own = (np.array(output[0]) for output in pipe.run(encoded=[read_encoded(path)]))
+        image, shape, own = (np.array(output[0]) for output in pipe.run(encoded=Reader(1)([path])))
         assert tuple(shape) == shrink(image, size).shape[:2] == tuple(own[:2]), path
 
 

@@ -43,7 +43,7 @@ def test_imports_keep_to_the_rules(path):
             assert top != "dptmat" or name.startswith(("dptmat.kernels", "dptmat.defaults"))
         if folder == "pipelines":
             assert top != "dptmat" or name.startswith(
-                ("dptmat.kernels", "dptmat.pipelines", "dptmat.data.image_io", *LEAVES)
+                ("dptmat.kernels", "dptmat.pipelines", "dptmat.data.image_io", "dptmat.data.color_profiles", *LEAVES)
             )
 
 

@@ -1,5 +1,6 @@
 """Images, trimaps and alphas on disk: read as the library's arrays, strictly, and written."""
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dptmat.data.color_profiles import to_srgb
 from dptmat.errors import UserError, first_line
 from dptmat.files import write_whole
+
+_logger = logging.getLogger(__name__)
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm",
@@ -21,19 +25,32 @@ _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000
 LEVELS = np.array([0, 128, 255], np.uint8)  # a trimap's values in image files: background, unknown, foreground
 
 
-def read_image(path: str | Path, *, upright: bool = True) -> np.ndarray:
+def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> np.ndarray:
     """Read an image of any kind as red, green, blue: uint8 [H, W, 3].
 
     One channel of 16 bits is rounded to the nearest of 8 bits; of three such channels Pillow gives the upper 8 bits.
+    Colours are converted to sRGB by the colour profile that is in the file (`dptmat.data.color_profiles.to_srgb`). A
+    profile that cannot be used is logged, and the colours are taken for sRGB, as where there is none.
 
     Args:
         path: The file.
         upright: Whether to turn it as its EXIF orientation says; False for the pixels as they are stored.
+        srgb: Whether to convert the colours; False for the values as they are stored.
 
     Raises:
         UserError: The file is missing, damaged, or no image, or its values are not in the range of their bits.
     """
-    return np.asarray(_eight_bit(_require_range(_open(path, upright), str(path)), str(path)).convert("RGB"))
+    image = _require_range(_open(path, upright), str(path))
+    profile = image.info.get("icc_profile") if srgb else None
+    image = _eight_bit(image, str(path))
+    if profile:
+        try:
+            image = to_srgb(image, profile)
+        except Exception as error:  # Pillow and LittleCMS raise many types
+            line = "%s: its colour profile cannot be used: %s; its colours are taken for sRGB"
+            _logger.warning(line, path, first_line(error))
+    with _told(path):
+        return np.asarray(image.convert("RGB"))
 
 
 def read_alpha(path: str | Path, *, upright: bool = True) -> np.ndarray:

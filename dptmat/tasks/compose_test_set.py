@@ -98,7 +98,7 @@ def compose_test_set(compositions: list[Composition], out: str | Path) -> Iterat
     """Write OUT/merged/NAME_i.png, OUT/alpha_copy/NAME_i.png and, with trimaps, OUT/trimaps/NAME_i.png, i from 0.
 
     Composes on all cores. Foregrounds with their mattes are upright; backgrounds are taken as they are stored, without
-    their EXIF orientation, as the script does.
+    their EXIF orientation, and the colours of both without their colour profiles, as the script does.
 
     Args:
         compositions: As of `find_compositions`.
@@ -123,7 +123,7 @@ def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecuto
     """Lay a foreground over each of its backgrounds."""
     foreground = composition.foreground
     layers = {
-        "fg": read_image(foreground.path("fg")),
+        "fg": read_image(foreground.path("fg"), srgb=False),
         "alpha": read_alpha(foreground.path("alpha")),
     }
     if foreground.trimap:
@@ -132,7 +132,7 @@ def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecuto
 
     def write(i: int, background: Path) -> str:
         name = f"{foreground.name}_{i}"
-        bg = fit_background(read_image(background, upright=False), layers["fg"].shape[:2])
+        bg = fit_background(read_image(background, upright=False, srgb=False), layers["fg"].shape[:2])
         write_png(Path(out, MERGED, f"{name}.png"), composite_as_published(layers["fg"], bg, layers["alpha"]))
         write_png(Path(out, ALPHA, f"{name}.png"), layers["alpha"])
         if "trimap" in layers:
