@@ -7,16 +7,15 @@ import logging
 import mmap
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from dptmat.data.cases import is_litter
+from dptmat.data.folders import walk_images
 from dptmat.data.image_io import EXTENSIONS
-from dptmat.errors import UserError, few
+from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
 
 _logger = logging.getLogger(__name__)
@@ -203,39 +202,7 @@ def write_list(path: str | Path, index: ImageIndex, leave_out: Container[str]) -
 
 def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:
     """List the paths below ``folder``, relative to it, sorted, each ended by a newline."""
-    found: list[bytes] = []
-    seen: set[tuple[int, int]] = set()
-    litter, others = 0, Counter[str]()
-    without = os.path.realpath(leave_out) if leave_out else ""
-    if without == os.path.realpath(folder):
-        without = ""
-    os.listdir(folder)  # where the folder itself cannot be read, its error is the one to tell
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=_name_unreadable):
-        # Sorted: where two links lead to one folder, the first counts on every machine.
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        if without and os.path.realpath(here) == without:
-            folders.clear()
-            continue
-        status = os.stat(here)
-        if (status.st_dev, status.st_ino) in seen:  # a symbolic link that leads back up
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        prefix = os.path.relpath(here, folder)
-        prefix = "" if prefix == "." else prefix + os.sep
-        images = [name for name in names if name.lower().endswith(EXTENSIONS)]
-        litter += sum(map(is_litter, images))
-        found += [os.fsencode(prefix + name) for name in images if not is_litter(name)]
-        others.update(
-            os.path.splitext(name)[1].lower() or "no ending"
-            for name in names
-            if not is_litter(name) and not name.lower().endswith(EXTENSIONS)
-        )
-    if litter:
-        _logger.warning("%s: %s files whose names begin with a dot are left out", called, litter)
-    if others:
-        endings = few([f"{ending} ({count})" for ending, count in others.most_common()])
-        _logger.info("%s: %s files of other endings are left out: %s", called, others.total(), endings)
+    found = [os.fsencode(path) for path in walk_images(folder, called, leave_out)]
     broken = next((path for path in found if b"\n" in path), None)
     if broken:
         raise UserError(f"the name {os.fsdecode(broken)!r} in {called} holds a line break; rename the file")
@@ -252,7 +219,3 @@ def _as_begun(lines: bytes, begun_with: str | Path | None) -> bytes:
         return lines
     paths = begun.split(b"\n")[:-1]
     return begun if 2 * len(set(lines.split(b"\n")).intersection(paths)) >= len(paths) else lines
-
-
-def _name_unreadable(error: OSError) -> None:
-    _logger.warning("left out: folder %s: %s", error.filename, error.strerror)
