@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dptmat.defaults import MEAN, STD
+from dptmat.device import is_out_of_memory
 from dptmat.errors import UserError
 from dptmat.fusion import fuse_alphas
 from dptmat.models.gca import GCAMatting
@@ -129,7 +130,7 @@ def predict_within_memory(
         try:
             return predict_alpha(network, image, trimap, tile=tile, **options)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Only here, where the error is gone, are the activations gone that its traceback held.
         tried = _default_tile(network) if tile is None else tile or inf
@@ -144,12 +145,6 @@ def predict_within_memory(
         torch.cuda.empty_cache()
         line = "%s%s is out of memory; going on in tiles of %d x %d pixels"
         _logger.warning(line, f"{name}: " if name else "", device, tile, tile)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    # On a CPU whose memory is nearly full oneDNN more often fails with the last words than PyTorch with the others.
-    said = "DefaultCPUAllocator", "could not create a primitive"
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def original_of(network: Any) -> MattingNetwork:

@@ -63,6 +63,7 @@ def test_a_file_that_is_neither_an_image_nor_a_list_is_called_what_it_is(tmp_pat
     (tmp_path / name).write_bytes(content)
     assert refused(list_images, "image", tmp_path / name).startswith(f"`image` {tmp_path / name}")
     assert message in refused(list_images, "image", tmp_path / name)
+    assert "JPEG" not in refused(list_images, "val_trimap", tmp_path / name)  # which is refused as a trimap
 
 
 def test_an_image_of_an_unusual_name_is_one_by_its_content(tmp_path):
@@ -149,12 +150,12 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path, caplog):
         ".cache/e.png", "IMG_2.HEIC", "b/IMG_1.heic", "notes.txt", "out/a.png", "out/cutout/a.png",
     )  # fmt: skip
     (folder / "b/up").symlink_to(folder)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert list(list_images("image", folder, leave_out=tmp_path / "x/../x/out")) == ["a", "b/c"]
     assert caplog.messages == [
         f"`image` {folder}: {folder}/out is written to: what it holds is left out",
         f"`image` {folder}: 2 files whose names begin with a dot are left out",
-        f"`image` {folder}: 2 files that are not read, such as IMG_2.HEIC, are left out; convert them to PNG or JPEG",
+        f"`image` {folder}: 3 files of other endings are left out: .heic (2), .txt (1); convert images to PNG or JPEG",
     ]
     assert list(list_images("image", folder / "out", leave_out=folder / "out")) == ["a", "cutout/a"]
 

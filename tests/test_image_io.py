@@ -12,6 +12,7 @@ from PIL import Image
 from dptmat.data.cases import Case, list_images, pair, require_apart
 from dptmat.data.folders import read_lines
 from dptmat.data.image_io import (
+    EXTENSIONS,
     read_alpha,
     read_image,
     read_mask,
@@ -303,7 +304,7 @@ def test_what_cannot_be_listed(tmp_path):
     make_folder(tmp_path / "empty", "notes.txt")
     make_folder(tmp_path / "twins", "a.png", "a.jpg")
     (tmp_path / "list.txt").write_text("\n")
-    looked_for = "(looked for .jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff in it and below)"
+    looked_for = f"(looked for {', '.join(EXTENSIONS)} in it and below)"
     for name, message in (
         ("none", "does not exist; give a folder of images"),
         ("none.png", "does not exist; give a folder of images"),
@@ -462,5 +463,5 @@ def test_an_image_that_claims_too_many_pixels_is_refused(tmp_path, reader):
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 13400, 13400, 8, 0, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b""))
     assert refused(reader, tmp_path / "a.png") == (
-        f"{tmp_path}/a.png claims more than 178956970 pixels, the most that are read; make it smaller"
+        f"{tmp_path}/a.png claims more than 178,956,970 pixels; make it smaller"
     )

@@ -260,3 +260,12 @@ def test_a_photograph_that_is_listed_many_times_counts_as_often(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg\n" * 6 + "b.jpg\n" * 4)
     index = ImageIndex.open(tmp_path / "list.txt")
     assert index.occurrences([f"{tmp_path}/a.jpg", f"{tmp_path}/c.jpg", f"{tmp_path}/b.jpg"]).tolist() == [6, 0, 4]
+
+
+def test_files_of_other_endings_are_counted_and_new_kinds_taken(tmp_path, said):
+    for name in ("a.jfif", "b.JPE", "c.jp2", "d.ppm", "e.txt", "f.TXT", "g.heic", "README", ".hidden", "h.jpg"):
+        (tmp_path / name).touch()
+    assert [os.path.basename(path) for path in paths_of(ImageIndex.open(tmp_path))] == [
+        "a.jfif", "b.JPE", "c.jp2", "d.ppm", "h.jpg",
+    ]  # fmt: skip
+    assert "4 files of other endings are left out: .txt (2), " in said()

@@ -2,17 +2,17 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from dptmat.data.image_io import EXTENSIONS, READABLE
-from dptmat.errors import UserError
+from dptmat.errors import UserError, few
 from dptmat.file_kinds import HEAD, name_kind
 
 _logger = logging.getLogger(__name__)
 
-# What users take for images too; there are more.
-_OTHER_IMAGES = (".heic", ".heif", ".avif", ".gif", ".jxl", ".jfif", ".jpe", ".jp2", ".ppm", ".tga", ".exr", ".dng")
+_OTHER_IMAGES = {".heic", ".heif", ".avif", ".gif", ".jxl", ".tga", ".exr", ".dng", ".psd"}  # there are more
 # Folders that systems and programs put among a user's files; so are files whose names begin with a dot.
 _LITTER = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 
@@ -37,20 +37,21 @@ def walk_images(folder: str | Path, called: str, leave_out: str | Path | None = 
         OSError: The folder itself cannot be read.
     """
     os.listdir(folder)  # where the folder itself cannot be read, its error is the one to tell
-    litter, others = 0, []
+    litter, others = 0, Counter[str]()
     for prefix, names in _walk(folder, called, leave_out):
         for name in names:
             if name.lower().endswith(EXTENSIONS):
                 litter += is_litter(name)
                 if not is_litter(name):
                     yield prefix + name
-            elif name.lower().endswith(_OTHER_IMAGES) and not is_litter(name):
-                others.append(prefix + name)
+            elif not is_litter(name):
+                others[os.path.splitext(name)[1].lower() or "no ending"] += 1
     if litter:
         _logger.warning("%s: %s files whose names begin with a dot are left out", called, litter)
     if others:
-        line = "%s: %s files that are not read, such as %s, are left out; convert them to PNG or JPEG"
-        _logger.warning(line, called, len(others), min(others))
+        endings = few([f"{ending} ({count})" for ending, count in others.most_common()])
+        remedy = "; convert images to PNG or JPEG" if _OTHER_IMAGES & others.keys() else ""
+        _logger.info("%s: %s files of other endings are left out: %s%s", called, others.total(), endings, remedy)
 
 
 def _walk(folder: str | Path, called: str, leave_out: str | Path | None) -> Iterator[tuple[str, list[str]]]:
@@ -128,13 +129,14 @@ def _require_text(called: str, head: bytes) -> None:
         )
     if kind in READABLE:
         raise UserError(f"{called} is {kind}, where a text file with one name per line is expected")
-    remedy = "convert it to PNG or JPEG"
+    forms = "PNG" if "trimap`" in called else "PNG or JPEG"  # which changes the values of a trimap
+    remedy = f"convert it to {forms}"
     if "UTF-16" in kind:
         remedy = "save it as UTF-8, one path per line"
     elif "archive" in kind:
         remedy = "unpack it"
     elif kind == "a film":
-        remedy = "save its frames as PNG or JPEG"
+        remedy = f"save its frames as {forms}"
     elif "," in kind or "(" in kind or kind == "an XML file":  # no image at all
         raise UserError(f"{called} is {kind}; give an image, a folder of images, or a text file of paths")
     raise UserError(f"{called} is {kind}, which dptmat does not read; {remedy}")

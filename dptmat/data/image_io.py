@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from dptmat.data.color_profiles import has_other_profile as has_other_profile
 from dptmat.data.color_profiles import to_srgb
 from dptmat.errors import UserError, first_line
 from dptmat.file_kinds import name_kind_of
@@ -20,11 +19,16 @@ from dptmat.files import write_whole
 
 _logger = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm",
+)  # fmt: skip
 LARGEST = 178_956_970  # pixels of an image: the limit of Pillow, beyond which it fears for the memory
 # By content, whatever the name says: Pillow would run a program of the system on some others, such as EPS.
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
-READABLE = ("a JPEG file", "a PNG file", "a BMP file", "a WebP file", "a TIFF file")  # as `name_kind` calls them
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000")
+# As `name_kind` calls them.
+READABLE = (
+    "a JPEG file", "a PNG file", "a BMP file", "a WebP file", "a TIFF file", "a PPM file", "a JPEG 2000 file",
+)  # fmt: skip
 LEVELS = np.array([0, 128, 255], np.uint8)  # a trimap's values in image files: background, unknown, foreground
 
 
@@ -166,7 +170,7 @@ def _told(path: str | Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise UserError(_no_image(path)) from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} claims more than {LARGEST} pixels, the most that are read; make it smaller") from error
+        raise UserError(f"{path} claims more than {LARGEST:,} pixels; make it smaller") from error
     except MemoryError as error:
         raise UserError(f"{path} cannot be read: the memory does not suffice; make it smaller") from error
     except Exception as error:  # Pillow's formats raise many types for a damaged file
