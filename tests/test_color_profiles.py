@@ -63,6 +63,15 @@ def test_other_modes_are_converted_by_their_colours(tmp_path, mode):
     assert np.abs(read_image(path) - in_srgb(stored, ADOBE, 2.2)).max() < 1.6
 
 
+def test_an_image_in_lab_needs_no_profile(tmp_path, caplog):
+    srgb, lab = (ImageCms.createProfile(space) for space in ("sRGB", "LAB"))
+    dull = COLORS // 3 + 85  # within what 8 bits of Lab hold finely enough
+    ImageCms.profileToProfile(Image.fromarray(dull), srgb, lab, outputMode="LAB").save(tmp_path / "a.tif")
+    assert Image.open(tmp_path / "a.tif").info["icc_profile"]
+    assert np.abs(read_image(tmp_path / "a.tif").astype(int) - dull).max() < 8
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("profile", [of_grey(1.8), of_colors(ADOBE, 1.8)], ids=["grey", "colours"])
 @pytest.mark.parametrize("mode", ["L", "LA", "16 bits"])
 def test_grey_images_have_profiles_too(tmp_path, profile, mode):

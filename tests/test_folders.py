@@ -35,6 +35,10 @@ HEADS = {  # of files, and what is said of them
     "late.txt": (b"a.png\n" * 500 + b"\0\n", "is not a text file; a list holds one path per line"),
     "empty.txt": (b"", "is an empty list; it holds one path per line"),
     "blank.txt": (b" \n\r\n", "is an empty list; it holds one path per line"),
+    "x.json": (
+        b'{"images": [' + b'"a.png", ' * 10**5 + b"]}",
+        """no line is the path of a file, such as the first, '{"im""",
+    ),
     "labels.csv": (
         b"a.png,cat\nb.png,dog\n",
         "no line is the path of a file, such as the first, 'a.png,cat', tried as ",
@@ -63,6 +67,7 @@ def test_a_file_that_is_neither_an_image_nor_a_list_is_called_what_it_is(tmp_pat
     (tmp_path / name).write_bytes(content)
     assert refused(list_images, "image", tmp_path / name).startswith(f"`image` {tmp_path / name}")
     assert message in refused(list_images, "image", tmp_path / name)
+    assert len(refused(list_images, "image", tmp_path / name)) < 1000
     assert "JPEG" not in refused(list_images, "val_trimap", tmp_path / name)  # which is refused as a trimap
 
 

@@ -273,6 +273,20 @@ def test_smaller_tiles_are_told_with_the_name_and_too_large_an_image_left_out(fo
     assert "left out: b: an image of 480 x 480 pixels does not fit into the memory of cpu" in error
 
 
+def test_an_image_that_is_too_large_for_the_memory_is_left_out(folders, network, dptmat):
+    def compute(x):
+        if x.shape[3] > 32 or len(network.shown) == 1:
+            raise MemoryError
+        return x[:, :1]
+
+    network.compute = compute
+    status, printed, error = dptmat("predict", *given(folders))
+    assert (status, printed) == (1, f"{folders}/out: 2 alphas, 1 left out\n")
+    assert error.splitlines()[-1] == (
+        "left out: a: the memory does not suffice for an image of this size; make it smaller"
+    )
+
+
 def test_tiles_are_those_that_are_asked_for(folders, network, dptmat):
     write_png(folders / "image/b.png", np.zeros((480, 480, 3), np.uint8))
     write_png(folders / "trimap/b.png", LEVELS[np.ones((480, 480), np.uint8)])

@@ -67,9 +67,10 @@ def _in_list(path: Path, called: str) -> dict[Path, str]:
         raise UserError(f"{called} is an empty list; it holds one path per line")
     found = sorted((root / os.path.expanduser(line) for line in lines), key=lambda path: path.name)
     if not any(map(os.path.lexists, found)):
-        first = root / os.path.expanduser(lines[0])
+        line = lines[0][:200]  # of what is no list, the whole may be one line
+        first = root / os.path.expanduser(line)
         raise UserError(
-            f"{called}: no line is the path of a file, such as the first, {lines[0]!r}, tried as {first}; write one "
+            f"{called}: no line is the path of a file, such as the first, {line!r}, tried as {first}; write one "
             "plain path per line, absolute or relative to the list's folder"
         )
     if len({path.stem for path in found}) == len(found):

@@ -49,7 +49,7 @@ def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> 
         UserError: The file is missing, damaged, or no image, or its values are not in the range of their bits.
     """
     image = _require_range(_open(path, upright), str(path))
-    profile = image.info.get("icc_profile") if srgb else None
+    profile = image.info.get("icc_profile") if srgb and image.mode != "LAB" else None  # which needs none
     if _is_transparent(image):
         _logger.warning("%s is partly transparent: its colours are taken as if it were not", path)
     image = _eight_bit(image, str(path))

@@ -121,6 +121,8 @@ def _predict_one(
             raise UserError(NOT_FINITE[options["autocast"] is None])
     except UserError as error:
         return case.name, reason_of(error, case)
+    except MemoryError:
+        return case.name, "the memory does not suffice for an image of this size; make it smaller"
     values = alpha.cpu().numpy()
     _write(_path(out, case), quantize(values, bits))
     if cutout:
