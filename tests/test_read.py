@@ -249,9 +249,7 @@ def test_a_small_file_takes_little_memory(tmp_path, kind):
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     megabytes, message = done.stdout.split(" ", 1)
     assert int(megabytes) < 200
-    assert (
-        "names unet_swinv2_cr_giant_224, of more than" if kind == "giant" else "of memory, more than"
-    ) in message
+    assert ("names unet_swinv2_cr_giant_224, of more than" if kind == "giant" else "of memory, more than") in message
     assert message.count("\n") == 1
 
 
