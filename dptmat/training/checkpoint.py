@@ -19,7 +19,7 @@ _AGAIN_AFTER = 60  # seconds
 _WAITS = 1, 2, 4, 8, 15  # seconds: 30 in all, after which schedulers kill
 _PARTS = {"model", "optimizer", "scaler", "running_norm", "step", "config", "micro_batch", "data_fingerprint"}
 _PLAIN = str, int, float, bool, type(None)  # what settings are
-_MOST_STEPS = 10**9  # that the names of the files have room for
+MOST_STEPS = 10**9  # that the names of the files have room for
 _FORMER = {"photographs": "data_fingerprint"}  # names of parts in earlier versions
 
 
@@ -166,7 +166,7 @@ def load(path: str | Path) -> dict[str, Any]:
         isinstance(value, _PLAIN) for value in state["config"].values()
     ):
         raise UserError(f"checkpoint {path} holds no settings; {expected}")
-    if type(state["step"]) is not int or not 0 <= state["step"] < _MOST_STEPS:
+    if type(state["step"]) is not int or not 0 <= state["step"] < MOST_STEPS:
         raise UserError(f"checkpoint {path} holds no number of steps; {expected}")
     if type(state["micro_batch"]) is not int:
         raise UserError(f"checkpoint {path} holds no size of a micro-batch; {expected}")
