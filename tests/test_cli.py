@@ -114,7 +114,7 @@ def test_preview_writes_a_picture(dptmat, tmp_path, photographs):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("p.nothing", "ends in .png"), ("missing/p.png", "No such file or directory")]
+    ("name", "message"), [("p.nothing", "ends in .png"), ("missing/p.png", "is a folder or in none; give the name")]
 )
 def test_preview_that_cannot_be_written(dptmat, tmp_path, photographs, name, message):
     status, _, error = dptmat("preview", "--data", photographs, "--out", tmp_path / name, "--size", "64")
