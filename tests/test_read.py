@@ -258,6 +258,7 @@ def test_where_nothing_fits_it_is_said_what_the_file_holds(tmp_path):
         ({"state_dict": WEIGHTS}, "2 tensors: conv.weight, conv.bias"),
         ({"epoch": 3, "optimizer": {}, 5: 1}, "no tensors, but epoch, optimizer, int"),
         ({}, "nothing"),
+        ({"a\nb": torch.ones(1), "\x1b[2J": torch.ones(1)}, r"2 tensors: 'a\\nb', '\\x1b\[2J'"),
         ({"model": WEIGHTS, "config": {"model": "x" * 10_000}}, "2 tensors: conv.weight, conv.bias"),
     ]:
         torch.save(content, tmp_path / "w.pt")

@@ -403,6 +403,15 @@ def test_a_file_of_a_run_that_leads_out_of_it_or_is_none_is_not_read(dptmat, tmp
         assert error.count("\n") == 1
 
 
+def test_a_name_cannot_look_like_a_line_of_the_command(dptmat, tmp_path):
+    run = write_run(tmp_path / "run", names=["leaf\npage.html: 9.9 MB\x1b[2J"])
+    (run / "evaluation/alpha/0.png").unlink()
+    status, output, _ = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert status == 0
+    assert "missing: leaf\\npage.html: 9.9 MB\\x1b[2J: no prediction: " in output
+    assert not any(line.startswith("page.html: 9.9 MB") for line in output.splitlines())
+
+
 def deep(levels=100_000):
     return "[" * levels + "]" * levels
 

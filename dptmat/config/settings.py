@@ -78,7 +78,7 @@ def check(settings: "DataclassInstance") -> None:
             raise UserError(f"`{field.name}` must be one of {', '.join(limits['choices'])}; got {_short(value)}")
         if kind is float and not abs(value) < math.inf:  # of whole numbers, too, however large
             raise UserError(f"`{field.name}` must be a finite number; got {value}")
-        if kind is str and not is_path(field) and not (value.isprintable() and len(value) <= _LONGEST):
+        if isinstance(value, str) and not is_path(field) and not (value.isprintable() and len(value) <= _LONGEST):
             raise UserError(f"`{field.name}` must be a word or words in one line; got {_short(value)}")
         empty = value == "" and field.default is dataclasses.MISSING
         if is_path(field) and (empty or "\0" in str(value)):
