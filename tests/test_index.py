@@ -311,3 +311,12 @@ def test_a_line_break_above_the_photographs_is_refused_in_a_line(tmp_path, monke
     assert "holds a line break; rename the folder" in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_files_of_other_endings_are_counted_and_new_kinds_taken(tmp_path, said):
+    for name in ("a.jfif", "b.JPE", "c.jp2", "d.ppm", "e.txt", "f.TXT", "g.heic", "README", ".hidden", "h.jpg"):
+        (tmp_path / name).touch()
+    assert [os.path.basename(path) for path in paths_of(ImageIndex.open(tmp_path))] == [
+        "a.jfif", "b.JPE", "c.jp2", "d.ppm", "h.jpg",
+    ]  # fmt: skip
+    assert "4 files of other endings are left out: .txt (2), " in said()

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,7 +42,8 @@ def escape(text: str) -> str:
 
 
 def show_log(*, err: bool) -> None:
-    """Show what the library logs, from now on, on standard output or error."""
+    """Show what the library logs, from now on, on standard output or error; and not what Pillow warns of by itself."""
+    warnings.filterwarnings("ignore", module="PIL")
     logger = logging.getLogger("dptmat")
     logger.handlers = [Console(click.get_current_context().command, err=err)]
     logger.setLevel(logging.INFO)

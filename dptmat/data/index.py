@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dptmat.data.cases import is_litter
+from dptmat.data.folders import walk_images
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
@@ -53,9 +53,9 @@ class ImageIndex:
         """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths.
 
         A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what `is_litter` and what is
-        below folders that cannot be read: their number is logged. A text file holds one path per line; relative ones
-        are relative to the file's folder; empty lines do not count, nor blanks at the end of a line unless a file's
-        name has them.
+        below folders that cannot be read: what is left out is logged, files of other endings too. A text file holds one
+        path per line; relative ones are relative to the file's folder; empty lines do not count, nor blanks at the end
+        of a line unless a file's name has them.
 
         Args:
             data: The folder or the file.
@@ -218,31 +218,7 @@ def write_list(path: str | Path, index: ImageIndex, leave_out: Container[str]) -
 
 def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:
     """List the paths below ``folder``, relative to it, sorted, each ended by a newline."""
-    found: list[bytes] = []
-    seen: set[tuple[int, int]] = set()
-    litter = 0
-    without = os.path.realpath(leave_out) if leave_out else ""
-    if without == os.path.realpath(folder):
-        without = ""
-    os.listdir(folder)  # where the folder itself cannot be read, its error is the one to tell
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=_name_unreadable):
-        # Sorted: where two links lead to one folder, the first counts on every machine.
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        if without and os.path.realpath(here) == without:
-            folders.clear()
-            continue
-        status = os.stat(here)
-        if (status.st_dev, status.st_ino) in seen:  # a symbolic link that leads back up
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        prefix = os.path.relpath(here, folder)
-        prefix = "" if prefix == "." else prefix + os.sep
-        images = [name for name in names if name.lower().endswith(EXTENSIONS)]
-        litter += sum(map(is_litter, images))
-        found += [os.fsencode(prefix + name) for name in images if not is_litter(name)]
-    if litter:
-        _logger.warning("%s: %s files whose names begin with a dot are left out", called, litter)
+    found = [os.fsencode(path) for path in walk_images(folder, called, leave_out)]
     broken = next((path for path in found if b"\n" in path), None)
     if broken:
         raise UserError(f"the name {os.fsdecode(broken)!r} in {called} holds a line break; rename the file")
@@ -259,7 +235,3 @@ def _as_begun(lines: bytes, begun_with: str | Path | None) -> bytes:
         return lines
     paths = begun.split(b"\n")[:-1]
     return begun if 2 * len(set(lines.split(b"\n")).intersection(paths)) >= len(paths) else lines
-
-
-def _name_unreadable(error: OSError) -> None:
-    _logger.warning("left out: folder %s: %s", error.filename, error.strerror)

@@ -18,6 +18,8 @@ from dptmat.training.quarantine import Quarantine
 from dptmat.training.task import Task
 from dptmat.training.trainer import Trainer
 
+_MOST_THREADS = 16  # that decode on one GPU, unless more are asked for
+
 
 def choose_augmentation(settings: RunConfig) -> Augmentation:
     """Take the ranges of the random changes from the settings of any task."""
@@ -50,6 +52,11 @@ def choose_micro_batch(settings: RunConfig, processes: int, smallest: int, usual
     return small[-1]
 
 
+def choose_threads(process: Process) -> int:
+    """Choose how many threads read and decode: a GPU's decoder takes 32 MiB for each, half of them on the GPU."""
+    return process.cores if process.device.type == "cpu" else min(process.cores, _MOST_THREADS)
+
+
 def make_loader(task: Task, settings: RunConfig, process: Process, start: int, quarantine: Quarantine) -> Loader:
     """Make the loader of a task's batches, from a step on."""
     return Loader(
@@ -57,7 +64,7 @@ def make_loader(task: Task, settings: RunConfig, process: Process, start: int, q
         task.sampler,
         micro_batch=task.micro_batch,
         device=process.device,
-        threads=settings.threads or process.cores,
+        threads=settings.threads or choose_threads(process),
         prefetch=settings.prefetch,
         hw_decoder_load=settings.hw_decoder_load,
         start=start,
