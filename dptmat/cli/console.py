@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -20,11 +21,19 @@ class Console(logging.Handler):
         self._command, self._err = command, err
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = escape(with_options(self.format(record), self._command))
+        line = escape(with_options(_in_one_line(record), self._command))
         if self._err and sys.stderr.isatty():
             line = f"\n{line}"  # below the line of a progress bar
         with contextlib.suppress(OSError, ValueError):
             click.echo(line, err=self._err)
+
+
+def _in_one_line(record: logging.LogRecord) -> str:
+    """Write what is logged; what it names may hold line breaks, which would look like lines of this library."""
+    if not isinstance(record.args, tuple):
+        return record.getMessage()
+    names = (str(value).replace("\n", "\\n") if isinstance(value, str | Path) else value for value in record.args)
+    return str(record.msg) % tuple(names) if record.args else str(record.msg)
 
 
 def escape(text: str) -> str:

@@ -164,7 +164,11 @@ def compose_command(
 @dptmat.command("report")
 @click.option("--run", "run", required=True, metavar="DIR", help="Folder that a training wrote: its --out.")
 @click.option("--out", default="report.html", metavar="FILE", show_default=True, help="The page to write.")
-def report_command(run: str, out: str) -> None:
+@click.option(
+    "--images", metavar="DIR", multiple=True,
+    help="A folder outside of --run whose images the page may show, such as that of the test set; once for each.",
+)  # fmt: skip
+def report_command(run: str, out: str, images: tuple[str, ...]) -> None:
     """Write one HTML page on a run: its curves, its scores and its images; it opens anywhere, without a network.
 
     Example: dptmat report --run runs/first --out report.html
@@ -175,5 +179,5 @@ def report_command(run: str, out: str) -> None:
     require_place_for_a_file(out, f"--out {out}")
     if Path(out).exists() and Path(out).suffix.lower() not in (".html", ".htm") and not Path(out).is_char_device():
         raise UserError(f"--out {out} is there already and no page; give a name that ends in .html")
-    report(run, out)
+    report(run, out, images)
     click.echo(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB")

@@ -18,6 +18,7 @@ from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
 
 _CHUNK = 1 << 22  # bytes of a list that are looked at together
+_BLANKS = (b" ", b"\t", b"\r")
 _LOOKED_AT = 100  # lines of a list, of which one at least has to name a file
 
 
@@ -35,6 +36,8 @@ class ImageIndex:
     def __init__(self, lines: bytes | mmap.mmap, root: str | Path) -> None:
         self._lines, self._root = lines, Path(root)
         self._ends = _find_ends(lines)  # int64 [N]
+        first = lines[: self._ends[0]] if len(self._ends) else b""
+        self._of_windows = first.endswith(b"\r") and not self._is_there(first)  # lines end as there
 
     @classmethod
     def open(
@@ -47,8 +50,9 @@ class ImageIndex:
         """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths.
 
         A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what
-        `dptmat.data.folders.walk_images` leaves out and logs. A text file holds one path per line; relative ones
-        are relative to the file's folder, and empty lines do not count.
+        `dptmat.data.folders.walk_images` leaves out and logs. A text file holds one path per line; relative ones are
+        relative to the file's folder; empty lines do not count, nor blanks at the end of a line unless a file's name
+        has them.
 
         Args:
             data: The folder or the file.
@@ -59,10 +63,15 @@ class ImageIndex:
             leave_out: A folder whose content does not count, such as that of the run itself.
 
         Raises:
-            UserError: ``data`` does not exist or holds no photograph, or a list is no text.
+            UserError: ``data`` does not exist or holds no photograph, its path or a name holds a line break, or a list
+                is no text.
             OSError: The folder or the file cannot be read.
         """
         data, called = Path(data), f"`{parameter}` {data}"
+        if "\n" in os.path.abspath(data):
+            raise UserError(
+                f"the path {os.path.abspath(data)!r} of `{parameter}` holds a line break; rename the folder"
+            )
         if data.is_dir():
             index = cls(_as_begun(_scan(data, called, leave_out), begun_with), data)
             if not len(index):
@@ -86,9 +95,16 @@ class ImageIndex:
         return str(self._root / os.fsdecode(self._line(i)))
 
     def _line(self, i: int) -> bytes:
-        """Return a line without its end."""
+        """Return a line without its end, and without blanks before it unless there is a file with them in its name."""
         start = self._ends[i - 1] + 1 if i else 0
-        return self._lines[start : self._ends[i]].rstrip(b"\r")
+        line = self._lines[start : self._ends[i]]
+        if not line.endswith(_BLANKS):
+            return line
+        line = line.removesuffix(b"\r") if self._of_windows else line
+        return line if line.endswith(_BLANKS) and self._is_there(line) else line.rstrip()
+
+    def _is_there(self, line: bytes) -> bool:
+        return os.path.lexists(os.path.join(os.fsencode(self._root), line))
 
     def require_some_file(self, called: str) -> None:
         """Refuse a list none of whose lines is the path of a file, by some that are spread over it.

@@ -40,7 +40,8 @@ from dptmat.training.distributed import Process
 from dptmat.training.quarantine import Quarantine, name_bad
 from dptmat.training.resume import list_begun_with
 from dptmat.training.run import Run, joined_processes
-from dptmat.weights.load import load_network, read
+from dptmat.weights.load import load_network
+from dptmat.weights.read import read
 
 _logger = logging.getLogger(__name__)
 
