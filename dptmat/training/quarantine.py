@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dptmat.errors import UserError
+from dptmat.file_kinds import HEAD, name_kind
 from dptmat.files import Journal
 from dptmat.pipelines.source import Source
 from dptmat.training import distributed
@@ -113,13 +114,19 @@ def read_quarantine(path: str | Path) -> dict[str, str]:
         UserError: It is missing or has a line that is not a path, a tab and a reason.
     """
     try:
-        lines = os.fsdecode(Path(path).read_bytes()).split("\n")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(
             f"the list of bad files {path} cannot be read: {error.strerror}; `quarantine` takes the {QUARANTINE_FILE} "
             "of a run"
         ) from error
+    kind = name_kind(content[:HEAD])
+    if b"\0" in content or kind not in ("", "empty", "text"):
+        raise UserError(
+            f"the list of bad files {path} is {kind or 'no text'}; `quarantine` takes the {QUARANTINE_FILE} of a run"
+        )
     bad = {}
+    lines = os.fsdecode(content).split("\n")
     for line in lines[:-1]:  # what follows the last line end is what a kill has left of a line
         name, tab, reason = line.rpartition("\t")
         if not tab:
