@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 THREADS = 128  # of a block, for every kernel
-HEADERS = "number", "vec", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
+HEADERS = "number", "vec", "division", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
 NUMBERS = {
     torch.float32: "float",
     torch.float64: "double",
