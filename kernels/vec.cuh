@@ -46,7 +46,9 @@ __device__ inline Packed<length> load_packed(const Byte* from, unsigned int coun
 }
 
 // Past the cache as far as possible: what is written is not read again here, and would push out what is.
-__device__ inline void store_streaming(const Packed<1>& packed, Packed<1>* to) { __stcs(&to->words[0], packed.words[0]); }
+__device__ inline void store_streaming(const Packed<1>& packed, Packed<1>* to) {
+    __stcs(&to->words[0], packed.words[0]);
+}
 
 __device__ inline void store_streaming(const Packed<2>& packed, Packed<2>* to) {
     __stcs((uint2*)to, make_uint2(packed.words[0], packed.words[1]));
