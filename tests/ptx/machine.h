@@ -126,7 +126,7 @@ static void fault(Fault kind, u64 instruction) {
     if (report->fault == NONE) report->fault = kind, report->instruction = instruction;
 }
 
-static inline void visit(u64 block) { ++visits[block][tid % 32]; }
+static inline void visit(u64 block) { visits[block][tid % 32] += counting; }
 
 static u8* global_memory(u64 instruction, u64 address, u64 size, bool) {
     static u8 nowhere[16];
@@ -170,7 +170,6 @@ static void count_warp() {
         report->executed[block] += *std::max_element(visits[block], visits[block] + 32);
         std::fill_n(visits[block], 32, 0);
     }
-    if (!counting) return;
     std::sort(touched.begin(), touched.end());
     touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
     for (const auto& [instruction, turn, sector] : touched) ++report->sectors[instruction];
@@ -186,15 +185,15 @@ extern "C" void launch(u64 blocks, u64 threads, const u64* args, const u64* rang
         memset(shared, 0xCD, sizeof shared);  // of nobody yet
         for (Thread& thread : all) thread.barrier = 0;
         for (bool running = true; running;) {
-            std::fill_n(writer, SHARED_BYTES, NOBODY);
-            std::fill_n(reader, SHARED_BYTES, NOBODY);
+            memset(writer, NOBODY, sizeof writer);
+            memset(reader, NOBODY, sizeof reader);
             s32 reached = ENDED;  // what has ended is waited for at no barrier
             for (tid = 0; tid < threads; ++tid) {
                 s32& barrier = all[tid].barrier;
                 if (barrier != ENDED) barrier = all[tid].run(args);
                 if (barrier != ENDED && reached != ENDED && barrier != reached) fault(DIVERGED, 0);
                 reached = std::max(reached, barrier);
-                if (tid % 32 == 31 || tid + 1 == threads) count_warp();
+                if (counting && tid % 32 == 31) count_warp();
             }
             running = reached != ENDED;
         }

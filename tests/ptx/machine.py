@@ -32,7 +32,7 @@ class Report:
     """What a launch did."""
 
     fault: str | None  # the first one, with its instruction
-    instructions: list[Counted]
+    instructions: list[Counted]  # all 0 without counting
     shared_bytes: int
     warps: int
 
@@ -68,7 +68,7 @@ def run(text, architecture, kernel, blocks, args, counting=False):
         kernel: Name of the kernel.
         blocks: Number of thread blocks.
         args: CPU tensors (passed as pointers), None (a null pointer) and ints. Nothing but the tensors may be touched.
-        counting: Whether to count requests and sectors, which takes long.
+        counting: Whether to count what is executed, which takes longer.
 
     Returns:
         A :class:`Report`.

@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 
 from dptmat.kernels import _launch
+from dptmat.kernels.composite import FLOATS
 
 # Stem of a .cu file, its kernels, and the dtypes that it is compiled for.
 KERNELS = [
     ("trimap", ["random_trimap"], [torch.float32]),
     ("alpha", ["random_alpha"], [torch.float32]),
-    ("composite", ["composite", "composite_backward"], list(_launch.NUMBERS)),
+    ("composite", ["composite"], list(_launch.NUMBERS)),
+    ("composite_backward", ["composite_backward"], list(FLOATS)),
     ("synthesize", ["synthesize"], [torch.float32, torch.float16, torch.bfloat16]),
 ]
 THREADS = 32  # of a block: fewer than on a GPU, because each is a thread of the host
