@@ -132,9 +132,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)  // 4 blocks at a time:
                long long aligned) {      // 1: every vector starts at a multiple of its size
     alignas(16) __shared__ Words drawn[DRAWN];
     __shared__ unsigned int background;
-    __shared__ Color colors[2];                                 // of foreground and background
-    alignas(8) __shared__ Byte states[PIXELS], levels[PIXELS];  // of the cells in the table; a level is an alpha
-    __shared__ Values staged[CHANNELS * THREADS];               // of the input, for channels_last
+    __shared__ Color colors[2];                                         // of foreground and background
+    alignas(8) __shared__ Byte states[PIXELS], noise_of_cells[PIXELS];  // of the entries of the table
+    __shared__ Values staged[CHANNELS * THREADS];                       // of the input, for channels_last
 
     // The same part of all samples at about the same time: a view is read twice, the second time from the L2 cache.
     const Divisor all = divisor_of(samples, by_samples);
@@ -176,30 +176,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)  // 4 blocks at a time:
     // Of a table by cell a thread reads two entries: its pixels must lie in one row, and in no more than two cells.
     const bool by_pixel = cells.width.value % PIXELS_PER_THREAD || cells.side.value < PIXELS_PER_THREAD - 1;
     const Table table = table_of(start, end, cells, PIXELS - 1, by_pixel);
-    for (unsigned int i = threadIdx.x; i < table.count; i += THREADS) {
-        const unsigned int cell = cell_of(i, table, cells);
-        states[i] = (Byte)cell_state(cell, cells, (const unsigned int*)&drawn[KEYS]);
-        levels[i] = (Byte)alpha_value(states[i], block_alpha ? noise_byte(seed, ALPHA_BLOCK, ids[sample], cell) : 0);
-    }
+    draw_states(table, cells, (const unsigned int*)&drawn[KEYS], states);
+    if (block_alpha)
+        for (unsigned int i = threadIdx.x; i < table.count; i += THREADS)
+            noise_of_cells[i] = (Byte)noise_byte(seed, ALPHA_BLOCK, ids[sample], cell_of(i, table, cells));
     __syncthreads();
 
     Pixels own;
     if (count) {
-        Bytes state, level;
-        if (table.by_pixel) {
-            state = ((const Bytes*)states)[threadIdx.x];
-            level = ((const Bytes*)levels)[threadIdx.x];
-        } else {
-            const Place place = place_of(first, cells);
-            const unsigned int entry = place.cell - table.first, left = cells.side.value - place.across;
-            state = spread(states[entry], states[entry + 1], left);
-            level = spread(levels[entry], levels[entry + 1], left);
-        }
-        const Bytes noise = ((const Bytes*)drawn)[threadIdx.x];
-        if (!block_alpha)
+        const Place place = place_of(first, cells);
+        const unsigned int entry = place.cell - table.first, left = cells.side.value - place.across;
+        const auto of_pixels = [&](const Byte* of_table) {
+            if (table.by_pixel) return ((const Bytes*)of_table)[threadIdx.x];
+            return spread(of_table[entry], of_table[entry + 1], left);
+        };
+        const Bytes state = of_pixels(states);
+        const Bytes noise = block_alpha ? of_pixels(noise_of_cells) : ((const Bytes*)drawn)[threadIdx.x];
+        Bytes level;  // alpha: noise where the state is 1, UNKNOWN; 255 where it is 2, FOREGROUND
 #pragma unroll
-            for (unsigned int i = 0; i < PIXELS_PER_THREAD / 4; ++i)
-                level.words[i] |= noise.words[i] & (state.words[i] & 0x01010101u) * 0xFFu;  // UNKNOWN alone is odd
+        for (unsigned int i = 0; i < PIXELS_PER_THREAD / 4; ++i)
+            level.words[i] = (noise.words[i] & (state.words[i] & 0x01010101u) * 0xFFu) |
+                             (state.words[i] >> 1 & 0x01010101u) * 0xFFu;
         own = compose(fg, bg, colors[0], colors[1], state, level);
         store_packed(own.alpha, alpha + before + first, count, aligned);
         store_packed(own.contrast, contrast + before + first, count, aligned);

@@ -21,8 +21,7 @@ extern "C" __global__ void random_trimap(const long long* __restrict__ ids,  // 
     if (threadIdx.x < 2) draw_keys(seed, TRIMAP, ids[sample], threadIdx.x, keys);
     __syncthreads();
     const Table table = table_of(start, end, cells, PIXELS, width % PIXELS_PER_THREAD);
-    for (unsigned int i = threadIdx.x; i < table.count; i += THREADS)
-        states[i] = (Byte)cell_state(cell_of(i, table, cells), cells, keys);
+    draw_states(table, cells, keys, states);
     __syncthreads();
     if (first >= end) return;
 

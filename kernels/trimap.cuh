@@ -7,14 +7,6 @@ struct Cells {
     unsigned int columns, total, half_bits, unknown, foreground;
 };
 
-// unknown if pi(index) < unknown; foreground if pi(index) < unknown + foreground; else background
-__device__ inline State cell_state(unsigned int index,  // row * columns + column
-                                   const Cells& cells,
-                                   const unsigned int* keys) {  // [8], stream TRIMAP
-    const unsigned int position = permute(index, cells.total, (int)cells.half_bits, keys);
-    return position < cells.unknown ? UNKNOWN : position < cells.unknown + cells.foreground ? FOREGROUND : BACKGROUND;
-}
-
 // A pixel's cell, and its column within the cell.
 struct Place {
     unsigned int cell, across;
@@ -44,4 +36,24 @@ __device__ inline Table table_of(unsigned int start, unsigned int end,  // the b
 __device__ inline unsigned int cell_of(unsigned int entry, const Table& table, const Cells& cells) {
     const unsigned int index = table.first + entry;
     return table.by_pixel ? place_of(index, cells).cell : index;
+}
+
+// Draw the states of a table's cells. One cell takes more passes of the permutation than another: a thread that is done
+// goes on with its next cell while others still walk, so that a warp does not wait at each cell for its slowest thread.
+// For that a thread must have several cells: few threads draw.
+__device__ inline void draw_states(const Table& table, const Cells& cells,
+                                   const unsigned int* keys,  // [8], stream TRIMAP
+                                   Byte* states) {            // [table.count]
+    const unsigned int drawing = min(max(table.count / 4 / 32 * 32, 32u), blockDim.x);
+    if (threadIdx.x >= drawing) return;
+    unsigned int entry = threadIdx.x, position = cell_of(entry, table, cells);
+    while (entry < table.count) {
+        position = feistel(position, cells.half_bits, keys);
+        if (position >= cells.total) continue;
+        // unknown if pi(cell) < unknown; foreground if pi(cell) < unknown + foreground; else background
+        const State known = position < cells.unknown + cells.foreground ? FOREGROUND : BACKGROUND;
+        states[entry] = (Byte)(position < cells.unknown ? UNKNOWN : known);
+        entry += drawing;
+        position = cell_of(entry, table, cells);
+    }
 }

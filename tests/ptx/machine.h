@@ -164,7 +164,8 @@ template <typename T> void put(u8* to, u64 register_) { memcpy(to, &register_, s
 
 // ---- A grid ----
 
-// What a warp has done since the last barrier: it executes an instruction as often as the lane that needs it most.
+// What a warp has done since the last barrier: it executes an instruction as often as the lane that needs it most, if its
+// lanes need it at the same time; where they do not, this is too little.
 static void count_warp() {
     for (u64 block = 0; block < BLOCKS; ++block) {
         report->executed[block] += *std::max_element(visits[block], visits[block] + 32);

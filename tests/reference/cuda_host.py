@@ -46,6 +46,7 @@ struct Index { unsigned int x; };
 static thread_local Index blockIdx, threadIdx;
 static Index blockDim;
 static std::barrier<>* barrier;
+using std::max;
 using std::min;
 
 static unsigned int __float_as_uint(float x) { unsigned int y; std::memcpy(&y, &x, 4); return y; }
