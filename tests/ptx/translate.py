@@ -6,7 +6,11 @@ from pathlib import Path
 
 MACHINE = Path(__file__).with_name("machine.h")
 BYTES = {"8": 1, "16": 2, "32": 4, "64": 8}
-WIDE = {"u16": "u32", "u32": "u64", "s32": "s64"}
+# What an opcode may have between its name and its types; others would change what it does.
+MODIFIER = re.compile(
+    r"rn|ftz|sat|lo|hi|wide|uni|sync|param|global|shared|to|nc|cs|v2|v4|eq|ne|lt|le|gt|ge|"
+    r"[busf](8|16|32|64)|b?f16(x2)?|pred"
+)
 
 
 @dataclass
@@ -39,28 +43,25 @@ def translate(ptx, name):
     registers = "".join(f"u64 {name}[{count}]; " for name, count in re.findall(r"\.reg \.\w+\s+%(\w+)<(\d+)>", body))
     targets = set(re.findall(r"bra\S*\s+(\$\w+);", body))
     lines, instructions, barriers, block, source_line = [], [], 0, 0, 0
-    for text in body.splitlines():
-        label = re.match(r"\s*(\$\w+):", text)
-        parts = re.match(r"\s*(?:@(!?)%(p\d+)\s+)?([a-z][\w.]*)\s*([^;]*);", text)
-        if label and label[1] in targets:
+    for kind, *parts in _statements(body):
+        if kind == "line":
+            source_line = int(parts[0])
+        elif kind == "label" and parts[0] in targets:
             block += 1
-            lines.append(f"{label[1]}: visit({block});")
-        elif parts:
-            negated, predicate, opcode, rest = parts.groups()
-            instructions.append(Instruction(f"{opcode} {rest}".strip(), source_line, block))
+            lines.append(f"{parts[0]}: visit({block});")
+        elif kind == "instruction":
+            predicate, opcode, operands = parts
+            number = len(instructions)
+            instructions.append(Instruction(f"{opcode} {', '.join(operands)}", source_line, block))
             if opcode == "bar.sync":
-                barriers, block = barriers + 1, block + 1
-                lines.append(f"return {barriers}; barrier_{barriers}: visit({block});")
-                continue
-            code = _instruction(len(instructions) - 1, opcode, _operands(rest), parameters)
-            lines.append(f"if ({negated}{_register(predicate)}) {code}" if predicate else code)
-            if predicate and opcode.startswith("bra"):
+                barriers += 1
+                code = f"return {barriers}; barrier_{barriers}:"
+            else:
+                code = _instruction(number, opcode, operands, parameters)
+            lines.append(f"if ({predicate}) {code}" if predicate else code)
+            if opcode == "bar.sync" or (predicate and opcode.startswith("bra")):
                 block += 1
                 lines.append(f"visit({block});")
-        elif location := re.match(r"\s*\.loc\s+\d+ (\d+)", text):
-            source_line = int(location[1])
-        elif text.strip() and not label and not re.match(r"\s*\.(reg|shared|pragma)", text):
-            raise NotImplementedError(text.strip())
     cases = "".join(f"case {i}: goto barrier_{i}; " for i in range(1, barriers + 1))
     code = f"""
 #define BLOCKS {block + 1}
@@ -84,6 +85,24 @@ visit(0);
     return Kernel(code, len(parameters), shared_bytes, instructions, block + 1)
 
 
+def _statements(body):
+    """Read a kernel's body: (line, number of it), (label, name) or (instruction, predicate, opcode, operands)."""
+    for text in body.splitlines():
+        if location := re.match(r"\s*\.loc\s+\d+ (\d+)", text):
+            yield "line", location[1]
+        elif label := re.match(r"\s*(\$\w+):", text):
+            yield "label", label[1]
+        elif parts := re.match(r"\s*(?:@(!?)%(p\d+)\s+)?([a-z][\w.]*)\s*([^;]*);", text):
+            negated, predicate, opcode, rest = parts.groups()
+            operands = [part.strip() for part in re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", rest)]
+            unknown = [x for x in opcode.split(".")[1:] if not MODIFIER.fullmatch(x)]
+            if unknown:
+                raise NotImplementedError(text.strip())
+            yield "instruction", predicate and negated + _register(predicate), opcode, operands
+        elif text.strip() and not re.match(r"\s*\.(reg|shared|pragma)", text):
+            raise NotImplementedError(text.strip())
+
+
 def _declare_shared(body):
     """Place the shared variables where they are aligned as they ask for, and no better."""
     lines, end = [], 0
@@ -94,10 +113,6 @@ def _declare_shared(body):
         lines.append(f"static const u64 {name} = {start};")
         end = start + BYTES[bits] * int(length or 1)
     return "\n".join(lines), end
-
-
-def _operands(text):
-    return [part.strip() for part in re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", text)]
 
 
 def _register(name):
