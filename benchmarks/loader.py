@@ -226,7 +226,7 @@ def draw(rows, options, path):
 @click.option("--size", default=224, show_default=True, metavar="PIXELS")
 @click.option("--threads", default=None, type=int, show_default="all cores", help="Of DALI; DataLoader workers.")
 @click.option("--prefetch", default=2, show_default=True, metavar="BATCHES", help="Prepared ahead by DALI.")
-@click.option("--hw-decoder-load", default=0.65, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
+@click.option("--hw-decoder-load", default=0.0, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
 @click.option("--rounds", default=5, show_default=True, help="Turns that each contender has.")
 @click.option("--seconds", default=3.0, show_default=True, help="Length of a round, about.")
 @click.option("--contender", "names", multiple=True, type=click.Choice(CONTENDERS), help="Default: all.")

@@ -179,7 +179,7 @@ def draw(rows, settings, path):
 @click.option("--compile/--no-compile", default=False, show_default=True, help="Whether to use torch.compile.")
 @click.option("--threads", default=0, help="That decode; default: all cores.")
 @click.option("--prefetch", default=2, show_default=True, metavar="BATCHES", help="Prepared ahead.")
-@click.option("--hw-decoder-load", default=0.65, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
+@click.option("--hw-decoder-load", default=0.0, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
 @click.option("--rounds", default=5, show_default=True, help="Turns that each has.")
 @click.option("--seconds", default=5.0, show_default=True, help="Length of a round, about.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the rows.")

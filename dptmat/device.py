@@ -6,6 +6,15 @@ import torch
 
 from dptmat.errors import UserError
 
+# How libraries call a lack of memory, in lower case: PyTorch on a CPU, where oneDNN fails with the second; cuBLAS and
+# cuDNN; CUDA itself, CuPy and DALI; nvJPEG and nvImageCodec; C++.
+_LACKS_OF_MEMORY = (
+    "defaultcpuallocator", "could not create a primitive", "status_alloc_failed", "cudnn_status_internal_error",
+    "out of memory", "out_of_memory", "erroroutofmemory", "errormemoryallocation", "can't allocate",
+    "allocation failed", "failed to allocate", "cannot allocate memory", "allocator_failure", "allocator failure",
+    "bad_alloc",
+)  # fmt: skip
+
 
 def choose_device(device: str) -> torch.device:
     """Choose where to compute: "cpu", "cuda", or "auto" for CUDA where there is a GPU.
@@ -41,6 +50,14 @@ def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
     if amp == "bf16" and not native_bf16:
         raise UserError("`amp` bf16: this GPU has no bfloat16 units; use `amp` fp16")
     return torch.bfloat16 if amp == "bf16" or (amp == "auto" and native_bf16) else torch.float16
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that a device or the host has no memory left, in the words of any library here."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    message = str(error).lower()
+    return any(words in message for words in _LACKS_OF_MEMORY)
 
 
 def count_cores() -> int:

@@ -61,6 +61,8 @@ def name_kind(head: bytes) -> str:
         return {b"WEBP": "a WebP file", b"AVI ": "a film"}.get(head[8:12], "a RIFF file")
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return "a BMP file"
+    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
+        return "a PPM file"
     words = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for start, kind in _STARTS.items():
         if head.startswith(start) or words.startswith(start):

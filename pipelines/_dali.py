@@ -6,10 +6,11 @@ try:
     from nvidia.dali import fn, math, pipeline_def, types
     from nvidia.dali.data_node import DataNode
     from nvidia.dali.pipeline import Pipeline
+    from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 except ImportError as error:
     raise UserError(
         "photographs are decoded by NVIDIA DALI, which is not installed here; on Linux, pip install 'dptmat[cuda13]' "
         "brings it, or 'dptmat[cuda12]' for a V100 or an older driver; they work without a GPU, too"
     ) from error
 
-__all__ = ["DataNode", "Pipeline", "fn", "math", "pipeline_def", "types"]
+__all__ = ["DataNode", "Pipeline", "feed_ndarray", "fn", "math", "pipeline_def", "to_torch_type", "types"]

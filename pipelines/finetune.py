@@ -20,9 +20,8 @@ from dptmat.pipelines.crop_window import (
     draw_second_foregrounds,
     draw_windows,
 )
-from dptmat.pipelines.paths import encode_path
-from dptmat.pipelines.probe import read
-from dptmat.pipelines.source import Count, Order, Photographs
+from dptmat.pipelines.probe import decode
+from dptmat.pipelines.source import Count, Order, Photographs, Read
 
 _FILTERS = {
     "nearest": types.INTERP_NN,
@@ -31,7 +30,7 @@ _FILTERS = {
     "lanczos": types.INTERP_LANCZOS3,
 }
 # What the graph is given of a batch, in this order: type and dimensions of a sample's share.
-_PATHS = dict.fromkeys(("fg", "alpha", "second_fg", "second_alpha", "bg"), (types.UINT8, 1))
+_FILES = dict.fromkeys(("fg", "alpha", "second_fg", "second_alpha", "bg"), (types.UINT8, 1))
 _WINDOWS = {
     "combined": (types.BOOL, 0),
     "region": (types.FLOAT, 2),
@@ -41,7 +40,7 @@ _WINDOWS = {
     "filters": (types.INT32, 1),
     "choices": (types.FLOAT, 1),
 }
-_INPUTS = {**_PATHS, **{name: _WINDOWS[name] for name in Windows._fields}, "ids": (types.INT64, 0)}
+_INPUTS = {**_FILES, **{name: _WINDOWS[name] for name in Windows._fields}, "ids": (types.INT64, 0)}
 
 
 class FinetuneSource:
@@ -69,7 +68,7 @@ class FinetuneSource:
         """Build the graph that ``feed`` gives the arguments of; ``options`` are its others and those of a pipeline."""
         return finetune_graph(feed, self._size, self._recipe.margin, **options)
 
-    def arguments(self, ids: np.ndarray, bad: Mapping[str, str]) -> tuple:
+    def arguments(self, ids: np.ndarray, bad: Mapping[str, str], read: Read) -> tuple:
         """Return the arguments of one batch of the graph, as `_INPUTS` names them."""
         foregrounds, second_foregrounds, backgrounds = self._shown(ids, bad)
         windows = draw_windows(ids, self._sampler.seed, foregrounds, second_foregrounds, self._size, self._recipe)
@@ -82,7 +81,7 @@ class FinetuneSource:
             "bg": [self._backgrounds[number] for number in backgrounds],
         }
         given: dict[str, Any] = {
-            **{name: [encode_path(path) for path in column] for name, column in paths.items()},
+            **{name: read(column, srgb="alpha" not in name) for name, column in paths.items()},
             **windows._replace(filters=kinds[windows.filters])._asdict(),
             "ids": ids,
         }
@@ -159,10 +158,10 @@ class FinetuneSource:
 def finetune_graph(
     feed: Callable[[], tuple], size: int, margin: int, gpu: bool, hw_decoder_load: float, last_stage: str = "warp"
 ) -> tuple[DataNode, ...]:
-    """Read, decode, resize the part that is needed, warp it to the window; five images of a sample.
+    """Decode, resize the part that is needed, warp it to the window; five images of a sample.
 
     Args:
-        feed: Callable that gives the arguments of one batch: five paths as uint8 [bytes] each (foreground, alpha,
+        feed: Callable that gives the arguments of one batch: five files as uint8 [bytes] each (foreground, alpha,
             second foreground, second alpha, background), the fields of ``Windows`` with DALI's filters, and the ids.
         size: Side of the square crop in pixels.
         margin: Pixels around the crop in all layers but the background.
@@ -178,13 +177,8 @@ def finetune_graph(
     fg_filter, alpha_filter, bg_filter = (fn.reinterpret(windows.filters[i], dtype=types.INTERP_TYPE) for i in range(3))
     side = size + 2 * margin
 
-    def decode(path: DataNode, output_type: Any) -> DataNode:
-        encoded = read(path)
-        if last_stage == "read":
-            return encoded
-        return fn.decoders.image(
-            encoded, device="mixed" if gpu else "cpu", output_type=output_type, hw_decoder_load=hw_decoder_load
-        )
+    def decoded(name: str, output_type: Any) -> DataNode:
+        return given[name] if last_stage == "read" else decode(given[name], output_type, gpu, hw_decoder_load)
 
     def cut(image: DataNode, kind: DataNode, **fill: Any) -> DataNode:
         if last_stage != "warp":
@@ -198,14 +192,14 @@ def finetune_graph(
         )
 
     # Beyond the frame the matte is empty, and the colour that of the edge.
-    fg = cut(decode(given["fg"], types.RGB), fg_filter)
-    alpha = cut(decode(given["alpha"], types.GRAY), alpha_filter, fill_value=0)
+    fg = cut(decoded("fg", types.RGB), fg_filter)
+    alpha = cut(decoded("alpha", types.GRAY), alpha_filter, fill_value=0)
     if windows.combined:
-        second_fg = cut(decode(given["second_fg"], types.RGB), fg_filter)
-        second_alpha = cut(decode(given["second_alpha"], types.GRAY), alpha_filter, fill_value=0)
+        second_fg = cut(decoded("second_fg", types.RGB), fg_filter)
+        second_alpha = cut(decoded("second_alpha", types.GRAY), alpha_filter, fill_value=0)
     else:
         second_fg, second_alpha = fg, alpha
-    bg = decode(given["bg"], types.RGB)
+    bg = decoded("bg", types.RGB)
     if last_stage == "warp":
         bg = fn.resize(
             bg, size=[size, size], roi_start=windows.background_window[0], roi_end=windows.background_window[1],
@@ -218,5 +212,5 @@ def finetune_graph(
 def _take_inputs(feed: Callable[[], tuple]) -> dict[str, DataNode]:
     """Take what ``feed`` gives by its names."""
     dtypes, dimensions = [dtype for dtype, _ in _INPUTS.values()], [ndim for _, ndim in _INPUTS.values()]
-    inputs = fn.external_source(feed, num_outputs=len(_INPUTS), batch=True, dtype=dtypes, ndim=dimensions)
+    inputs = fn.external_source(feed, num_outputs=len(_INPUTS), batch=True, no_copy=True, dtype=dtypes, ndim=dimensions)
     return {name: inputs[i] for i, name in enumerate(_INPUTS)}

@@ -1,6 +1,5 @@
-"""Runs the graph: feeds it sample ids ahead of time, hands its outputs to torch without a copy, survives a bad file."""
+"""Runs the graph: feeds it files that are read ahead of time, hands its outputs to torch, survives a bad file."""
 
-import itertools
 import logging
 import time
 import warnings
@@ -11,9 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dptmat.errors import UserError, first_line
-from dptmat.pipelines.paths import find_unopened
+from dptmat.device import is_out_of_memory
+from dptmat.errors import UserError, few, first_line
+from dptmat.pipelines._dali import feed_ndarray, to_torch_type
+from dptmat.pipelines.encoded import find_unopened
 from dptmat.pipelines.probe import find_unreadable
+from dptmat.pipelines.read_ahead import ReadAhead, Reader
 from dptmat.pipelines.source import BadFiles, Order, Source
 
 _logger = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ _logger = logging.getLogger(__name__)
 _TRIES = 5  # of a batch whose files can all be decoded when asked one by one
 _FULL_OF_BAD = 8  # times in a row that substitutes in one batch are bad, too
 _WAITS = 1, 2, 4, 8, 16  # seconds for a file system to come back
+_ELSEWHERE = 1, 10, 100, 1000  # batches further on, whose files tell whether it is away
+_ON_GPU = 2  # pipelines of a single file there, each of which takes some of the memory that may be short
 
 
 class Loader:
@@ -28,7 +32,8 @@ class Loader:
 
     Each batch is a function of its number alone, so starting at a step is the same as having run up to it. A file that
     cannot be read or decoded is reported once, and another, drawn from (seed, sample id), takes its place; all other
-    samples stay as they are. A failure that is gone when the files are looked at costs a second try of the batch.
+    samples stay as they are. One that Pillow alone decodes is decoded by Pillow from then on. A failure that is gone
+    when the files are looked at costs a second try of the batch.
 
     Args:
         source: The graph and its arguments for any sample ids.
@@ -36,10 +41,13 @@ class Loader:
         micro_batch: Samples per batch; divides the sampler's samples per step.
         quarantine: What is left out: grows by what is found here, and may grow by what others find.
         device: torch device of the outputs.
-        threads: Threads that decode.
+        threads: Threads that read files, and as many that decode.
         prefetch: Batches prepared ahead.
-        hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1; the default is DALI's.
+        hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
         start: Step whose first micro-batch comes first.
+
+    Attributes:
+        threads: As given.
 
     Raises:
         UserError: Nothing that can be decoded is left; from the iterator also that no file can be read any more, or
@@ -56,16 +64,19 @@ class Loader:
         device: str | torch.device = "cpu",
         threads: int = 1,
         prefetch: int = 2,
-        hw_decoder_load: float = 0.65,
+        hw_decoder_load: float = 0.0,
         start: int = 0,
     ) -> None:
         self._source, self._sampler = source, sampler
         self._micro_batch, self._quarantine = micro_batch, quarantine
         self._per_step = sampler.batch_size // sampler.world_size // micro_batch
         device = torch.device(device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         self._gpu = device if device.type == "cuda" else None
-        self._device_id = (device.index or 0) if self._gpu else None
-        self._threads = threads
+        self._device_id = device.index if self._gpu else None
+        self.threads = threads
+        self._reader = Reader(threads)
         self._options = {
             "gpu": self._gpu is not None,
             "hw_decoder_load": hw_decoder_load,
@@ -73,10 +84,11 @@ class Loader:
             "num_threads": threads,
             "prefetch_queue_depth": prefetch,
             "device_id": self._device_id,
-            "exec_dynamic": True,  # zero-copy outputs that stay valid, and shapes of GPU data on the CPU
+            "exec_dynamic": True,  # zero-copy outputs that stay valid
         }
-        self._delivered = self._fed = start * self._per_step  # batches handed out since step 0, and asked for by DALI
+        self._delivered = start * self._per_step  # batches handed out since step 0
         self._pipe: Any = None  # built with the next batch
+        self._ahead: ReadAhead | None = None
         source.require_some(quarantine.bad)
 
     def __iter__(self) -> "Loader":
@@ -85,7 +97,7 @@ class Loader:
     def __next__(self) -> Any:
         outputs = self._run()
         self._delivered += 1
-        return self._source.outputs(*(torch.from_dlpack(output.as_tensor()) for output in outputs))
+        return self._source.outputs(*(self._to_torch(output.as_tensor()) for output in outputs))
 
     def run_to(self, last_stage: str) -> Iterator[Any]:
         """Run a graph of its own as far as a stage, without end, on the batches that the loader will want next.
@@ -101,23 +113,39 @@ class Loader:
         Raises:
             RuntimeError: A file cannot be read or decoded.
         """
-        numbers = itertools.count(self._fed)
-
-        def feed() -> tuple:
-            return self._source.arguments(self._ids(next(numbers)), self._quarantine.bad)
-
+        feed = ReadAhead(self._arguments, self._delivered)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The external source node")  # a stage does not need all inputs
             pipe = self._source.graph(feed, last_stage=last_stage, **self._options)
             pipe.build()
-        while True:
-            yield pipe.run()
+        try:
+            while True:
+                yield pipe.run()
+        finally:
+            feed.close()
+
+    def _to_torch(self, tensor: Any) -> torch.Tensor:
+        """Hand one of DALI's tensors over: on the CPU as it is, on the GPU as a copy in memory of PyTorch's.
+
+        DALI waits for the whole GPU before it takes back memory that it has lent, and so would hold a batch for as long
+        as the host runs ahead, and break the capture of a CUDA graph.
+        """
+        if not self._gpu:
+            return torch.from_dlpack(tensor)
+        copy = torch.empty(tensor.shape(), dtype=to_torch_type[tensor.dtype], device=self._gpu)
+        return feed_ndarray(tensor, copy, torch.cuda.current_stream(self._gpu))
 
     def _start(self) -> None:
         """Build the graph so that the batch to be delivered next is its first."""
-        self._fed = self._delivered
-        self._pipe = self._source.graph(self._feed, **self._options)
+        self._ahead = ReadAhead(self._arguments, self._delivered)
+        self._pipe = self._source.graph(self._ahead, **self._options)
         self._pipe.build()
+
+    def _give_up(self) -> None:
+        """Leave the graph as it is: DALI does not promise that it can be used after a failure."""
+        self._pipe = None
+        if self._ahead:
+            self._ahead.close()
 
     def _run(self) -> Any:
         """Run the graph for one batch: again after leaving out what made it fail, or where that is gone by then."""
@@ -131,9 +159,10 @@ class Loader:
             except UserError:
                 raise
             except Exception as error:  # DALI's binding raises others than RuntimeError, too
-                self._pipe = None  # DALI does not promise that a pipeline can be used after a failure
+                self._give_up()
+                by_pillow = len(self._reader.by_pillow)
                 found = self._find_unreadable()
-                if not found:
+                if not found and len(self._reader.by_pillow) == by_pillow:
                     unexplained += 1
                     self._try_again(error, unexplained)
             if found:
@@ -143,6 +172,8 @@ class Loader:
     def _try_again(self, error: Exception, failures: int) -> None:
         """Say that a batch failed without a bad file; give up after so many failures."""
         reason = f"though each of its files can be decoded: {first_line(error)}"
+        if self._gpu and is_out_of_memory(error):
+            torch.cuda.empty_cache()  # for DALI, which has a pool of its own
         if failures == _TRIES:
             raise UserError(
                 f"a batch cannot be made, {reason}; if memory is short, use a smaller `micro_batch` or `prefetch`"
@@ -161,10 +192,9 @@ class Loader:
                 "from quarantine.txt, and go on by `resume` auto"
             )
 
-    def _feed(self) -> tuple:
-        """Return the arguments of the next batch; DALI calls this ahead of the batches handed out."""
-        self._fed += 1
-        return self._source.arguments(self._ids(self._fed - 1), self._quarantine.bad)
+    def _arguments(self, number: int) -> tuple:
+        """Return the arguments of a batch; called ahead of the batches handed out."""
+        return self._source.arguments(self._ids(number), self._quarantine.bad, self._reader)
 
     def _ids(self, number: int) -> np.ndarray:
         step, part = divmod(number, self._per_step)
@@ -177,8 +207,7 @@ class Loader:
             found = list(find_unopened(paths))
             if not found:
                 return self._find_undecoded(paths)
-            further = self._files(1)
-            if len(found) < len(paths) or len(list(find_unopened(further))) < len(further):
+            if len(found) < len(paths) or any(map(self._can_open_some, _ELSEWHERE)):
                 return found
             time.sleep(wait)  # no file at all can be opened: their file system is away
         path, reason = found[0]
@@ -191,16 +220,20 @@ class Loader:
         """Return the files of the batch that comes ``ahead`` batches after the one to be delivered."""
         return self._source.files(self._ids(self._delivered + ahead), self._quarantine.bad)
 
+    def _can_open_some(self, ahead: int) -> bool:
+        further = self._files(ahead)
+        return len(list(find_unopened(further))) < len(further)
+
     def _find_undecoded(self, paths: list[str]) -> list[tuple[str, str]]:
-        found = _decode_apart(paths, self._device_id, self._threads)
-        if self._gpu and len(found) == len(paths):  # the GPU's fault, such as a lack of memory, and not the files'
-            found = _decode_apart(paths, None, self._threads)
-        return found
-
-
-def _decode_apart(paths: list[str], device_id: int | None, threads: int) -> list[tuple[str, str]]:
-    """Find the files that cannot be decoded, by several threads: path and reason."""
-    shares = [paths[i::threads] for i in range(min(threads, len(paths)))]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        found = pool.map(lambda share: list(find_unreadable(share, device_id)), shares)
-        return [bad for share in found for bad in share]
+        """Find the files that no decoder takes; those that Pillow takes are left to it from now on."""
+        threads = min(self.threads, _ON_GPU) if self._gpu else self.threads
+        shares = [paths[i::threads] for i in range(min(threads, len(paths)))]
+        before = set(self._reader.by_pillow)
+        with ThreadPoolExecutor(len(shares)) as pool:
+            found = pool.map(
+                lambda share: list(find_unreadable(share, self._device_id, self._reader.by_pillow)), shares
+            )
+            bad = [one for share in found for one in share]
+        if new := sorted(self._reader.by_pillow - before):
+            _logger.info("decoded by Pillow, since DALI does not take them: %s", few(new))
+        return bad

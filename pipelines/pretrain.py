@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from dptmat.errors import UserError
-from dptmat.pipelines._dali import DataNode, Pipeline, fn, pipeline_def, types
+from dptmat.pipelines._dali import DataNode, Pipeline, fn, math, pipeline_def, types
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.batches import Views
-from dptmat.pipelines.paths import encode_path
-from dptmat.pipelines.probe import read
-from dptmat.pipelines.source import Count, Order, Photographs
+from dptmat.pipelines.probe import decode
+from dptmat.pipelines.source import Count, Order, Photographs, Read
 from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
 
 
@@ -35,11 +34,10 @@ class PretrainSource:
         """Build the graph that ``feed`` gives the arguments of; ``options`` are its others and those of a pipeline."""
         return pretrain_graph(feed, self._size, **options)
 
-    def arguments(self, ids: np.ndarray, bad: Mapping[str, str]) -> tuple:
-        """Return the arguments of one batch of the graph: paths, affine, color and ids."""
-        paths = [encode_path(path) for path in self.files(ids, bad)]
+    def arguments(self, ids: np.ndarray, bad: Mapping[str, str], read: Read) -> tuple:
+        """Return the arguments of one batch of the graph: encoded photographs, affine, color and ids."""
         affine, color = self._augmentation.matrices(ids, self._sampler.seed, self._size)
-        return paths, affine, color, ids
+        return read(self.files(ids, bad)), affine, color, ids
 
     def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[str]:
         """Return the paths of the files that the graph reads for samples ``ids``."""
@@ -82,11 +80,11 @@ class PretrainSource:
 def pretrain_graph(
     feed: Callable[[], tuple], size: int, gpu: bool, hw_decoder_load: float, last_stage: str = "warp"
 ) -> tuple[DataNode, ...]:
-    """Read, decode, shrink, warp.
+    """Decode, shrink, warp.
 
     Args:
-        feed: Callable that gives the arguments of one batch: paths as uint8 [bytes] each, affine float32 [N, 2, 3],
-            color float32 [N, 3, 3], ids int64 [N] (see ``Augmentation.matrices``).
+        feed: Callable that gives the arguments of one batch: photographs as uint8 [bytes] each, affine
+            float32 [N, 2, 3], color float32 [N, 3, 3], ids int64 [N] (see ``Augmentation.matrices``).
         size: Side of the square views in pixels.
         gpu: Whether to decode, shrink and warp on the GPU.
         hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
@@ -95,38 +93,46 @@ def pretrain_graph(
     Returns:
         views uint8 [N, size, size, 3] RGB, or what the last stage has made; color float32 [N, 3, 3], ids int64 [N].
     """
-    path, affine, color, ids = fn.external_source(
-        feed, num_outputs=4, batch=True, dtype=[types.UINT8, types.FLOAT, types.FLOAT, types.INT64], ndim=[1, 2, 2, 0]
-    )
-    shrink, warp = (_shrink_on_gpu, _warp_on_gpu) if gpu else (shrink_on_cpu, warp_on_cpu)
+    encoded, affine, color, ids = fn.external_source(
+        feed, num_outputs=4, batch=True, no_copy=True, dtype=[types.UINT8, types.FLOAT, types.FLOAT, types.INT64],
+        ndim=[1, 2, 2, 0],
+    )  # fmt: skip
     others = (color.gpu(), ids.gpu()) if gpu else (color, ids)
-    encoded = read(path)
     if last_stage == "read":
         return encoded, *others
-    photo = fn.decoders.image(
-        encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, hw_decoder_load=hw_decoder_load
-    )  # from here on the GPU
+    photo = decode(encoded, types.RGB, gpu, hw_decoder_load)  # from here on the GPU
     if last_stage == "decode":
         return photo, *others
-    photo = shrink(photo, size)
+    shape = shrunk_shape(encoded, size)
+    photo = _shrink_on_gpu(photo, shape) if gpu else shrink_on_cpu(photo, size)
     if last_stage == "shrink":
         return photo, *others
-    return warp(photo, affine, size), *others
+    return _warp_on_gpu(photo, affine, shape, size) if gpu else warp_on_cpu(photo, affine, size), *others
 
 
-def _shrink_on_gpu(photo: DataNode, size: int) -> DataNode:
-    return fn.resize(
-        photo,
-        size=[size, size],
-        mode="not_smaller",
-        max_size=LONGEST_ASPECT * size,
-        interp_type=types.INTERP_LINEAR,
-        antialias=True,
-    )
+def shrunk_shape(encoded: DataNode, size: int) -> DataNode:
+    """Compute the height and width of photographs as `views_cpu.shrink` makes them, from their heads alone.
+
+    To ask a decoded photograph would let the CPU wait for the GPU's decoder, and the GPU for the CPU's answer.
+
+    Args:
+        encoded: uint8 [bytes] of each file.
+        size: Pixels on the shorter side.
+
+    Returns:
+        float32 [2] each.
+    """
+    shape = fn.slice(fn.peek_image_shape(encoded, dtype=types.FLOAT), 0, 2, axes=[0])
+    shorter, longer = math.min(shape[0], shape[1]), math.max(shape[0], shape[1])
+    scale = math.min(float(size) / shorter, float(LONGEST_ASPECT * size) / longer)
+    return math.max(1.0, math.floor(scale * shape + 0.5))
 
 
-def _warp_on_gpu(photo: DataNode, affine: DataNode, size: int) -> DataNode:
-    shape = photo.shape(dtype=types.FLOAT)
+def _shrink_on_gpu(photo: DataNode, shape: DataNode) -> DataNode:
+    return fn.resize(photo, size=shape, interp_type=types.INTERP_LINEAR, antialias=True)
+
+
+def _warp_on_gpu(photo: DataNode, affine: DataNode, shape: DataNode, size: int) -> DataNode:
     centre = fn.stack(shape[1], shape[0]) * 0.5  # x, y
     affine = fn.transforms.translation(affine, offset=centre)
     # Without a fill value, pixels from outside the photograph repeat its edge.

@@ -1,63 +1,97 @@
-"""Why an image cannot be decoded, asked of the same decoder that the graphs use."""
+"""Why an image cannot be decoded, asked of the same decoders that training uses."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from dptmat.pipelines._dali import DataNode, Pipeline, fn, math, pipeline_def, types
-from dptmat.pipelines.paths import MOST_PIXELS, encode_path, refuse_early
+import numpy as np
+from PIL import UnidentifiedImageError
 
-_HEAD, _LONGEST = 20, 2**31 - 100  # bytes; DALI's decoder can crash on none at all
+from dptmat.device import is_out_of_memory
+from dptmat.errors import UserError, first_line
+from dptmat.pipelines._dali import DataNode, Pipeline, fn, pipeline_def, types
+from dptmat.pipelines.encoded import BadFileError, decode_by_pillow, read_encoded
 
 
-def find_unreadable(paths: Iterable[str], device_id: int | None) -> Iterator[tuple[str, str]]:
-    """Decode each file apart from the others; one that claims too many pixels for any photograph is not tried.
+def find_unreadable(
+    paths: Iterable[str], device_id: int | None, by_pillow: set[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Decode each file apart from the others: by DALI, and what it refuses by Pillow.
+
+    A file that the GPU had no memory for is asked again on the CPU: the lack is no fault of the file.
 
     Args:
         paths: Paths of the files.
         device_id: CUDA device to decode on, or None for the CPU.
+        by_pillow: Grows by the paths of the files that DALI refuses and Pillow decodes.
 
     Yields:
         (path, reason) of each one that fails, the reason in a few words.
     """
-    pipe: Pipeline | None = None
+    dali, on_cpu = _Decoder(device_id), _Decoder(None)
     for path in paths:
-        if reason := refuse_early(path):
-            yield path, reason
-            continue
-        pipe = pipe or _decode_graph(device_id is not None, device_id=device_id)
         try:
-            pipe.run(path=[encode_path(path)])
-        except Exception as error:  # DALI's binding raises others than RuntimeError, too, as for a name that is no text
-            yield path, _reason(error)
-            pipe = None  # DALI does not promise that a pipeline can be used after a failure
+            content = read_encoded(path)
+        except BadFileError as bad:
+            yield path, str(bad)
+            continue
+        error = dali.refuse(content)
+        if error and device_id is not None and is_out_of_memory(error):
+            error = on_cpu.refuse(content)
+        if not error:
+            continue
+        try:
+            decode_by_pillow(path)
+        except UserError as refusal:
+            yield path, _reason(refusal)
+        else:
+            if by_pillow is not None:
+                by_pillow.add(path)
+
+
+class _Decoder:
+    """DALI's, for one file at a time."""
+
+    def __init__(self, device_id: int | None) -> None:
+        self._device_id = device_id
+        self._pipe: Pipeline | None = None
+
+    def refuse(self, content: bytes) -> Exception | None:
+        """Decode the content of a file: the error, or None if there is none."""
+        try:
+            self._pipe = self._pipe or _decode_graph(self._device_id is not None, device_id=self._device_id)
+            self._pipe.run(encoded=[np.frombuffer(content, np.uint8)])
+        except Exception as error:  # DALI's binding raises others than RuntimeError, too
+            self._pipe = None  # DALI does not promise that a pipeline can be used after a failure
+            return error
+        return None
 
 
 @pipeline_def(batch_size=1, num_threads=1, prefetch_queue_depth=1)
 def _decode_graph(gpu: bool) -> DataNode:
-    encoded = read(fn.external_source(name="path", dtype=types.UINT8, ndim=1))
-    return fn.decoders.image(encoded, device="mixed" if gpu else "cpu", output_type=types.RGB)
+    return decode(fn.external_source(name="encoded", dtype=types.UINT8, ndim=1), types.RGB, gpu, 0.0)
 
 
-def read(path: DataNode) -> DataNode:
-    """Read files in a graph, cut short where a head claims too many pixels, for the decoder to refuse.
-
-    It would take the memory first and find out afterwards: 6 GB and 20 s for a head of 30,000 x 30,000.
+def decode(encoded: DataNode, output_type: Any, gpu: bool, hw_decoder_load: float) -> DataNode:
+    """Decode images in a graph, upright, with the CPU's chroma on the GPU, too.
 
     Args:
-        path: Paths, as `encode_path` gives them.
+        encoded: uint8 [bytes] of each file.
+        output_type: DALI's, such as ``types.RGB``.
+        gpu: Whether to decode on the GPU.
+        hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
 
     Returns:
-        uint8 [bytes] of each file.
+        uint8 [H, W, C] each.
     """
-    # A file that shrinks, or a disk that fails, under a mapping ends the process by SIGBUS; reading gives an error.
-    encoded = fn.io.file.read(path, dont_use_mmap=True)
-    height_width_channels = fn.peek_image_shape(encoded)
-    fits = height_width_channels[0] * height_width_channels[1] <= MOST_PIXELS
-    length = math.min(encoded.shape()[0], _HEAD + fits * _LONGEST)
-    return fn.slice(encoded, 0, fn.cast(length, dtype=types.INT32), axes=[0])
+    return fn.decoders.image(
+        encoded, device="mixed" if gpu else "cpu", output_type=output_type, hw_decoder_load=hw_decoder_load,
+        jpeg_fancy_upsampling=True,
+    )  # fmt: skip
 
 
-def _reason(error: Exception) -> str:
-    """Find the sentence in DALI's message that says what went wrong."""
-    message = str(error) or type(error).__name__
-    sentence = (message.partition("encountered:")[2] or message).strip().partition("\n")[0]
-    return f"cannot be decoded ({sentence.rstrip(' :')})"
+def _reason(refusal: UserError) -> str:
+    """Say why a file cannot be decoded in Pillow's words, where it has any; DALI has none that help."""
+    cause = refusal.__cause__
+    if cause is None or isinstance(cause, UnidentifiedImageError):
+        return "cannot be decoded, neither by DALI nor by Pillow"
+    return f"cannot be decoded ({first_line(cause)})"

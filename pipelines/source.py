@@ -26,6 +26,7 @@ class Source(Protocol):
         self,
         ids: np.ndarray,  # int64 [N]
         bad: Mapping[str, str],
+        read: "Read",
     ) -> tuple:
         """Give the graph's arguments for one batch."""
 
@@ -44,6 +45,12 @@ class Source(Protocol):
 
     def count_bad(self, bad: Mapping[str, str]) -> Iterable["Count"]:
         """Count what cannot be shown among all that the source has, by kind; files of other data sets do not count."""
+
+
+class Read(Protocol):
+    """What reads the files of a batch: `dptmat.pipelines.read_ahead.Reader`."""
+
+    def __call__(self, paths: Iterable[str], *, srgb: bool = False) -> list[np.ndarray]: ...
 
 
 class Count(NamedTuple):

@@ -22,7 +22,7 @@ GPU = {**CPU, "gpu": True}
 @pytest.mark.parametrize(
     ("speeds", "where", "sentence"),
     [
-        (SPEEDS, {**CPU, "threads": 2}, "What limits is decoding: use `threads` 8"),
+        (SPEEDS, {**CPU, "threads": 2}, "What limits is decoding: use `threads` 4"),
         (SPEEDS, CPU, "What limits is decoding: use photographs of fewer pixels"),
         (SPEEDS, GPU, "What limits is decoding: use another `hw_decoder_load` than 0.65"),
         ({"read": 300, "decode": 280, "warp": 270}, GPU, "What limits is reading: use `threads` 32"),

@@ -18,6 +18,7 @@ SAVED = {
     "WEBP": "a WebP file",
     "JPEG2000": "a JPEG 2000 file",
     "PDF": "a PDF file",
+    "PPM": "a PPM file",
     "EPS": "a PostScript file",
     "AVIF": "an AVIF file",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ranges import make_augmentation
 
 from dptmat import synthesize
@@ -143,6 +144,9 @@ DAMAGE = {
     "huge": lambda path: path.write_bytes(claim_huge(path.read_bytes())),
     "twelve bits": lambda path: path.write_bytes(claim_twelve_bits(path.read_bytes())),
     "folder": lambda path: (path.unlink(), path.mkdir()),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "page": lambda path: path.write_bytes(b"<html>502 Bad Gateway</html>"),
+    "sparse": lambda path: os.truncate(path, 2 << 30),
 }
 
 
@@ -227,6 +231,33 @@ def test_a_file_system_that_comes_back_costs_a_wait_and_no_file(index, monkeypat
     folder.rename(folder.parent / "away")
     with pytest.raises(UserError, match="no file can be read any more, the first one .*: No such file"):
         take(make_loader(index, quarantine=quarantine), 1)
+
+
+def test_many_missing_files_in_a_row_are_no_lost_file_system(photographs, tmp_path):
+    """All files of two batches in a row are gone, and those of others are there."""
+    for path in sorted(photographs.iterdir())[:64]:
+        shutil.copy(path, tmp_path)
+    index = ImageIndex.open(tmp_path)
+    for number in Sampler(7, len(index), 8).images_of(np.arange(16)):
+        os.unlink(index[int(number)])
+    quarantine, began = Quarantine(lambda path, reason: None), time.perf_counter()
+    take(make_loader(index, quarantine=quarantine), 4)
+    assert len(quarantine.bad) == 16
+    assert time.perf_counter() - began < 20  # without the waits for a file system
+
+
+def test_a_photograph_that_dali_refuses_is_shown_by_pillow(index, said):
+    """A lossless WebP file with a profile of its camera, beside the same pixels as PNG."""
+    photograph, exif = Image.open(index[5]), Image.Exif()
+    exif[0x010F] = "a camera"
+    photograph.save(index[5], "PNG")
+    expected = take(make_loader(index), 6)
+    photograph.save(index[5], "WEBP", lossless=True, exif=exif)
+    quarantine = Quarantine(lambda path, reason: None)
+    for a, b in zip(take(make_loader(index, quarantine=quarantine), 6), expected, strict=True):
+        assert all(map(np.array_equal, a, b))
+    assert not quarantine.bad
+    assert said() == f"decoded by Pillow, since DALI does not take them: {index[5]}\n"
 
 
 @pytest.mark.timing

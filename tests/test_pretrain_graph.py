@@ -10,8 +10,8 @@ from ranges import make_augmentation
 from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
-from dptmat.pipelines.paths import encode_path
 from dptmat.pipelines.pretrain import PretrainSource, pretrain_graph
+from dptmat.pipelines.read_ahead import Reader
 
 STRAIGHT = np.float32([[1, 0], [0, 1]])
 
@@ -23,7 +23,12 @@ def run_graph(paths, linear=STRAIGHT, size=96, device="cpu"):
 
     def feed():
         color = np.zeros((n, 3, 3), np.float32)
-        return [encode_path(path) for path in paths], np.tile(affine, (n, 1, 1)), color, np.arange(n)
+        return (
+            Reader(2)(paths),
+            np.tile(affine, (n, 1, 1)),
+            color,
+            np.arange(n),
+        )
 
     gpu = device == "cuda"
     pipe = pretrain_graph(feed, size, gpu, 0.65, batch_size=n, num_threads=2, device_id=0 if gpu else None)

@@ -1,33 +1,32 @@
-"""Which photographs are damaged: each decoded once, strictly."""
+"""Which photographs are damaged: each decoded once as training does, and JPEG files strictly as well."""
 
 import logging
-import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import simplejpeg
-from PIL import Image
 
 from dptmat.data.index import ImageIndex
 from dptmat.device import count_cores
 from dptmat.errors import UserError, first_line
-from dptmat.pipelines.paths import claims_too_much, refuse_early
+from dptmat.pipelines.encoded import BadFileError, decode_by_pillow, read_encoded
 
 _logger = logging.getLogger(__name__)
 
 _CHECKED_TOGETHER = 256  # photographs that a thread checks before it reports
+_DAMAGE = "Corrupt JPEG data", "Premature end of JPEG file"  # how libjpeg begins to tell of damaged pixels
 
-Damage = Iterable[tuple[str, str]]  # path and reason of each bad file
+Unreadable = Callable[[list[str]], Iterable[tuple[str, str]]]  # gives path and reason of each file that fails
 
 
 def check_photographs(index: ImageIndex) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """Decode every photograph once on all cores, JPEG files strictly: damage that decoders pass over counts.
+    """Decode every photograph once on all cores, JPEG files strictly as well: damage that decoders pass over counts.
 
-    libjpeg-turbo conceals most damage in the middle of a file; here its warnings are errors. Damage that happens to
-    make valid codes shows in no decoder. Files of other formats are decoded by DALI, as in training, or, where it is
-    not installed, by Pillow.
+    Bad is what training refuses, and what libjpeg-turbo finds damaged in the middle of a file, where decoders go on
+    with wrong pixels. What it says of a file whose pixels are right does not count. Damage that happens to make valid
+    codes shows in no decoder, and none at all is seen in a JPEG file whose chroma is sampled in an uncommon way. Where
+    DALI is not installed, Pillow takes its place.
 
     Yields:
         (number of photographs newly checked, list of (path, reason) of the bad ones among them).
@@ -38,38 +37,40 @@ def check_photographs(index: ImageIndex) -> Iterator[tuple[int, list[tuple[str, 
         yield from threads.map(lambda start: _check(index, start, find_unreadable), starts)
 
 
-def _choose_decoder() -> Callable[[list[str]], Damage]:
+def _choose_decoder() -> Unreadable:
     try:
         from dptmat.pipelines.probe import find_unreadable
     except UserError:
-        _logger.warning("NVIDIA DALI is not installed here: Pillow decodes the files that are no JPEGs in its place")
+        _logger.warning("NVIDIA DALI is not installed here: Pillow decodes the files in its place")
         return _find_unreadable_by_pillow
     return lambda paths: find_unreadable(paths, None)
 
 
-def _check(
-    index: ImageIndex, start: int, find_unreadable: Callable[[list[str]], Damage]
-) -> tuple[int, list[tuple[str, str]]]:
+def _check(index: ImageIndex, start: int, find_unreadable: Unreadable) -> tuple[int, list[tuple[str, str]]]:
     """Check up to ``_CHECKED_TOGETHER`` photographs: their number and (path, reason) of the bad ones, in order."""
     paths = [index[i] for i in range(start, min(start + _CHECKED_TOGETHER, len(index)))]
-    strict = {path: _jpeg_damage(path) for path in paths}
-    others = dict(find_unreadable([path for path in paths if strict[path] is None]))
-    reasons = ((path, others.get(path) if strict[path] is None else strict[path]) for path in dict.fromkeys(paths))
-    return len(paths), [(path, reason) for path, reason in reasons if reason]
+    reasons = dict(find_unreadable(paths))
+    for path in paths:
+        if path not in reasons and (damage := _jpeg_damage(path)):
+            reasons[path] = damage
+    return len(paths), [(path, reasons[path]) for path in dict.fromkeys(paths) if path in reasons]
 
 
-def _jpeg_damage(path: str) -> str | None:
-    """Tell what is wrong with a JPEG file; "" for nothing, None if the file is no JPEG or cannot be read."""
-    if not os.path.isfile(path):
-        return None
+def _jpeg_damage(path: str) -> str:
+    """Tell what libjpeg finds damaged in the pixels of a file that decodes: "" for nothing, or if it is no JPEG."""
     try:
         content = Path(path).read_bytes()
-    except OSError:
-        return None
+    except OSError as error:  # it has vanished since it was decoded
+        return error.strerror or first_line(error)
     if not content.startswith(b"\xff\xd8"):
-        return None
-    if reason := claims_too_much(path):
-        return reason
+        return ""
+    said = _decode_strictly(content)
+    if said and not said.startswith(_DAMAGE):  # it tells the first thing alone, and harmless ones are in the head
+        said = _decode_strictly(_without_oddities(content))
+    return said if said.startswith(_DAMAGE) else ""
+
+
+def _decode_strictly(content: bytes) -> str:
     try:
         simplejpeg.decode_jpeg(content)
     except ValueError as error:
@@ -77,15 +78,24 @@ def _jpeg_damage(path: str) -> str | None:
     return ""
 
 
+def _without_oddities(content: bytes) -> bytes:
+    """Put right what cameras write into heads and decoders ignore: JFIF's version, and a sequential scan's range."""
+    mended = bytearray(content)
+    if (jfif := content.find(b"JFIF\0", 0, 64)) > 0:
+        mended[jfif + 5] = 1
+    scan = content.find(b"\xff\xda")
+    if b"\xff\xc2" not in content[:scan]:  # not progressive
+        end = scan + 2 + int.from_bytes(content[scan + 2 : scan + 4], "big")
+        mended[end - 3 : end] = bytes([0, 63, 0])
+    return bytes(mended)
+
+
 def _find_unreadable_by_pillow(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     for path in paths:
-        if reason := refuse_early(path):
-            yield path, reason
-            continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(path) as image:
-                    image.load()
-        except Exception as error:  # Pillow's formats raise many types for a damaged file
-            yield path, f"cannot be decoded ({first_line(error)})"
+            read_encoded(path)
+            decode_by_pillow(path)
+        except BadFileError as bad:
+            yield path, str(bad)
+        except UserError as refusal:
+            yield path, str(refusal).removeprefix(f"{path} ")

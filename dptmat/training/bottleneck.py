@@ -64,7 +64,7 @@ class Bottleneck:
         except Exception as error:  # a bad file, which the loader will name, or a lack of memory
             return f"{waits}; what limits the data path could not be measured: {first_line(error)}"
         return f"{waits}. " + advise(
-            speeds, wanted, gpu=self._gpu, threads=self._settings.threads or self._process.cores,
+            speeds, wanted, gpu=self._gpu, threads=self._loader.threads,
             cores=self._process.cores, prefetch=self._settings.prefetch,
             hw_decoder_load=self._settings.hw_decoder_load,
         )  # fmt: skip
@@ -117,7 +117,7 @@ def advise(
         shared = "" if gpu else " and training computes on the same cores"
         return f"{measured}. That is enough, but files come in bursts{shared}: use `prefetch` {2 * prefetch}"
     if threads < cores:
-        remedy = f"`threads` {cores}"
+        remedy = f"`threads` {min(cores, 2 * threads)}"
     elif limit == "reading":
         remedy = f"`threads` {4 * cores}, for more files are read at once then, or a faster disk"
     elif not gpu:

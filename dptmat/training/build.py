@@ -11,11 +11,14 @@ from dptmat.errors import UserError
 from dptmat.models import create_model
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
+from dptmat.training.checkpoint import MOST_STEPS
 from dptmat.training.distributed import Process
 from dptmat.training.optim import adamw, learning_rate
 from dptmat.training.quarantine import Quarantine
 from dptmat.training.task import Task
 from dptmat.training.trainer import Trainer
+
+_MOST_THREADS = 16  # that decode on one GPU, unless more are asked for
 
 
 def choose_augmentation(settings: RunConfig) -> Augmentation:
@@ -49,6 +52,11 @@ def choose_micro_batch(settings: RunConfig, processes: int, smallest: int, usual
     return small[-1]
 
 
+def choose_threads(process: Process) -> int:
+    """Choose how many threads read and decode: a GPU's decoder takes 32 MiB for each, half of them on the GPU."""
+    return process.cores if process.device.type == "cpu" else min(process.cores, _MOST_THREADS)
+
+
 def make_loader(task: Task, settings: RunConfig, process: Process, start: int, quarantine: Quarantine) -> Loader:
     """Make the loader of a task's batches, from a step on."""
     return Loader(
@@ -56,7 +64,7 @@ def make_loader(task: Task, settings: RunConfig, process: Process, start: int, q
         task.sampler,
         micro_batch=task.micro_batch,
         device=process.device,
-        threads=settings.threads or process.cores,
+        threads=settings.threads or choose_threads(process),
         prefetch=settings.prefetch,
         hw_decoder_load=settings.hw_decoder_load,
         start=start,
@@ -68,8 +76,10 @@ def make_trainer(task: Task, settings: RunConfig, process: Process) -> Trainer:
     """Make the trainer of a task, with a new network.
 
     Raises:
-        UserError: There is no such network, or an option needs a GPU.
+        UserError: There is no such network, an option needs a GPU, or the run has more steps than there can be.
     """
+    if task.steps >= MOST_STEPS:
+        raise UserError(f"the epochs come to {task.steps} steps; a run has less than {MOST_STEPS}, so lower `epochs`")
     torch.manual_seed(settings.seed)
     model = create_model(settings.model, 6 if settings.trimap else 3, settings.grad_checkpointing)
     if settings.sync_bn:
