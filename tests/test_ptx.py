@@ -149,6 +149,7 @@ MUTATIONS = {
     "a barrier that one skips": (ODD, AFTER_TABLE, f"if (threadIdx.x) __syncthreads(); {AFTER_TABLE}", "at different"),
     "one thread too many": ((2, 32, 48, 7), "if (first >= end)", "if (first > end)", "access out of bounds"),
     "vectors to any address": (ODD, "pixels % PIXELS_PER_THREAD == 0 &&", "", "misaligned access"),
+    "a walk without an end": (ODD, "if (position >= cells.total)", "if (position >= 0)", "endless loop"),
     "a cell too wide": (ODD, "if (++across == across_all)", "if (across++ == across_all)", "other bits"),
 }
 

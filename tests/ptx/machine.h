@@ -102,7 +102,7 @@ inline f32 sat(f32 x) { return x > 1 ? 1.0f : x > 0 ? x : 0.0f; }  // NaN become
 
 // ---- Memory ----
 
-enum Fault { NONE, MISALIGNED, OUT_OF_BOUNDS, RACE, DIVERGED };  // of which the first is kept
+enum Fault { NONE, MISALIGNED, OUT_OF_BOUNDS, RACE, DIVERGED, ENDLESS };  // of which the first is kept
 
 struct Report {
     u64 fault, instruction;
@@ -113,6 +113,8 @@ struct Report {
 static Report* report;
 static const u64 *buffers, *buffers_end;  // first and one behind the last byte of each
 static u32 tid, ntid, ctaid;
+static u64 steps;  // of a thread since the last barrier
+const u64 MOST_STEPS = 1000000;
 static bool counting;
 static u64 visits[BLOCKS][32];                       // of a warp's lanes, since the last barrier
 static u64 times[ACCESSES][32];                      // likewise, that an instruction touched global memory
@@ -126,7 +128,12 @@ static void fault(Fault kind, u64 instruction) {
     if (report->fault == NONE) report->fault = kind, report->instruction = instruction;
 }
 
-static inline void visit(u64 block) { visits[block][tid % 32] += counting; }
+// Enter a basic block; whether a thread has entered so many that it will never end.
+static inline bool lost(u64 block) {
+    visits[block][tid % 32] += counting;
+    if (++steps < MOST_STEPS) return false;
+    return fault(ENDLESS, 0), true;
+}
 
 static u8* global_memory(u64 instruction, u64 address, u64 size, bool) {
     static u8 nowhere[16];
@@ -191,7 +198,9 @@ extern "C" void launch(u64 blocks, u64 threads, const u64* args, const u64* rang
             s32 reached = ENDED;  // what has ended is waited for at no barrier
             for (tid = 0; tid < threads; ++tid) {
                 s32& barrier = all[tid].barrier;
+                steps = 0;
                 if (barrier != ENDED) barrier = all[tid].run(args);
+                if (steps == MOST_STEPS) return;
                 if (barrier != ENDED && reached != ENDED && barrier != reached) fault(DIVERGED, 0);
                 reached = std::max(reached, barrier);
                 if (counting && tid % 32 == 31) count_warp();

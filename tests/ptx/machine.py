@@ -13,7 +13,14 @@ from dptmat.kernels import _launch
 
 from .translate import translate
 
-FAULTS = None, "misaligned access", "access out of bounds", "race in shared memory", "threads at different barriers"
+FAULTS = (
+    None,
+    "misaligned access",
+    "access out of bounds",
+    "race in shared memory",
+    "threads at different barriers",
+    "endless loop",
+)
 
 
 @dataclass

@@ -48,7 +48,7 @@ def translate(ptx, name):
             source_line = int(parts[0])
         elif kind == "label" and parts[0] in targets:
             block += 1
-            lines.append(f"{parts[0]}: visit({block});")
+            lines.append(f"{parts[0]}: {_enter(block)}")
         elif kind == "instruction":
             predicate, opcode, operands = parts
             number = len(instructions)
@@ -61,7 +61,7 @@ def translate(ptx, name):
             lines.append(f"if ({predicate}) {code}" if predicate else code)
             if opcode == "bar.sync" or (predicate and opcode.startswith("bra")):
                 block += 1
-                lines.append(f"visit({block});")
+                lines.append(_enter(block))
     cases = "".join(f"case {i}: goto barrier_{i}; " for i in range(1, barriers + 1))
     code = f"""
 #define BLOCKS {block + 1}
@@ -76,7 +76,7 @@ u64 tmp;
 {registers}
 s32 run(const u64* args) {{
 switch (barrier) {{ {cases}}}
-visit(0);
+{_enter(0)}
 {chr(10).join(lines)}
 }}
 }};
@@ -113,6 +113,10 @@ def _declare_shared(body):
         lines.append(f"static const u64 {name} = {start};")
         end = start + BYTES[bits] * int(length or 1)
     return "\n".join(lines), end
+
+
+def _enter(block):
+    return f"if (lost({block})) return ENDED;"
 
 
 def _register(name):
