@@ -148,7 +148,9 @@ static u8* global_memory(u64 instruction, u64 address, u64 size, bool) {
 static u8* shared_memory(u64 instruction, u64 address, u64 size, bool writes) {
     address = (u32)address;
     if (address % size) fault(MISALIGNED, instruction);
-    if (address + size > SHARED_BYTES) return fault(OUT_OF_BOUNDS, instruction), shared;
+    bool inside = false;
+    for (const u64* variable : VARIABLES) inside |= address >= variable[0] && address + size <= variable[1];
+    if (!inside) return fault(OUT_OF_BOUNDS, instruction), shared;
     const s32 me = (s32)tid;
     for (u64 i = address; i < address + size; ++i) {
         const bool others_wrote = writer[i] != NOBODY && writer[i] != me;

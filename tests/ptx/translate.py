@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MACHINE = Path(__file__).with_name("machine.h")
+GAP = 256  # bytes between shared variables, where nothing may be touched
 BYTES = {"8": 1, "16": 2, "32": 4, "64": 8}
 # What an opcode may have between its name and its types; others would change what it does.
 MODIFIER = re.compile(
@@ -39,7 +40,7 @@ def translate(ptx, name):
     parameters = re.findall(r"(\w+_param_\d+)", entry[1])
     # Half of a register is taken by moving the other into one that is declared beside it.
     body = re.sub(r"\{ \.reg \.b\d+ tmp; (.*?;) \}", r"\1", re.sub(r"//.*", "", entry[3]))
-    declarations, shared_bytes = _declare_shared(body)
+    declarations, shared_end, shared_bytes = _declare_shared(body)
     registers = "".join(f"u64 {name}[{count}]; " for name, count in re.findall(r"\.reg \.\w+\s+%(\w+)<(\d+)>", body))
     targets = set(re.findall(r"bra\S*\s+(\$\w+);", body))
     lines, instructions, barriers, block, source_line = [], [], 0, 0, 0
@@ -66,9 +67,11 @@ def translate(ptx, name):
     code = f"""
 #define BLOCKS {block + 1}
 #define ACCESSES {len(instructions)}
-#define SHARED_BYTES {max(16, shared_bytes)}
-#include "{MACHINE}"
+#define SHARED_BYTES {shared_end + GAP}
+#include <cstdint>
+typedef uint64_t u64;
 {declarations}
+#include "{MACHINE}"
 enum {{ ENDED = -1 }};
 struct Thread {{
 s32 barrier;
@@ -104,15 +107,16 @@ def _statements(body):
 
 
 def _declare_shared(body):
-    """Place the shared variables where they are aligned as they ask for, and no better."""
-    lines, end = [], 0
+    """Place the shared variables apart, where each is aligned as it asks for and no better; and count their bytes."""
+    lines, ranges, end, size = [], [], 0, 0
     for alignment, bits, name, length in re.findall(r"\.shared \.align (\d+) \.[bufs](\d+) (\w+)(?:\[(\d+)\])?;", body):
-        alignment = int(alignment)
-        start = -(-end // alignment) * alignment
-        start += alignment if start % (2 * alignment) == 0 else 0
+        alignment, length = int(alignment), BYTES[bits] * int(length or 1)
+        start = -(-(end + GAP) // (2 * alignment)) * 2 * alignment + alignment
         lines.append(f"static const u64 {name} = {start};")
-        end = start + BYTES[bits] * int(length or 1)
-    return "\n".join(lines), end
+        end, size = start + length, -(-size // alignment) * alignment + length
+        ranges.append(f"{{{start}, {end}}}")
+    lines.append(f"static const u64 VARIABLES[][2] = {{{', '.join(ranges) or '{0, 0}'}}};")
+    return "\n".join(lines), end, size
 
 
 def _enter(block):
