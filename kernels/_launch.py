@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 THREADS = 128  # of a block, for every kernel
-HEADERS = "number", "vec", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
+HEADERS = "number", "vec", "division", "philox", "permutation", "trimap", "alpha"  # each needs only those before it
 NUMBERS = {
     torch.float32: "float",
     torch.float64: "double",
@@ -55,7 +55,7 @@ def launch(
         dtype: What ``Number`` stands for.
 
     Raises:
-        RuntimeError: CuPy is missing, or the GPU is too old for it or for this library.
+        RuntimeError: CuPy or the CUDA headers that it needs are missing, or the GPU is too old.
     """
     if blocks == 0:
         return
@@ -95,7 +95,22 @@ def _kernel(device_index: int, stem: str, kernel: str, dtype: torch.dtype) -> An
     """Compile, or find in CuPy's cache, for the current device, which is ``device_index``."""
     cupy = _import_cupy()
     _require_architecture(torch.cuda.get_device_capability(device_index), min(cupy.cuda.nvrtc.getSupportedArchs()))
-    return cupy.RawModule(code=source(stem, dtype), options=OPTIONS).get_function(kernel)
+    return _compile(cupy, source(stem, dtype)).get_function(kernel)
+
+
+def _compile(cupy: ModuleType, text: str) -> Any:
+    """Compile a source to a module that is loaded; CuPy wants CUDA's headers for it, of which the kernels use none."""
+    module = cupy.RawModule(code=text, options=OPTIONS)
+    try:
+        module.compile()
+    except RuntimeError as error:
+        if "CUDA headers" not in str(error):
+            raise
+        raise RuntimeError(
+            "CuPy finds no CUDA headers to compile the kernels with; install nvidia-cuda-runtime (for dptmat[cuda13]) "
+            "or nvidia-cuda-runtime-cu12 (for dptmat[cuda12]), or name the folder of CUDA in CUDA_PATH"
+        ) from error
+    return module
 
 
 def _require_architecture(capability: tuple[int, int], oldest_compiled: int) -> None:

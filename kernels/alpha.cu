@@ -8,18 +8,19 @@ extern "C" __global__ void random_alpha(const Byte* __restrict__ trimap,    // [
                                         const long long* __restrict__ ids,  // [N]
                                         Byte* __restrict__ alpha,           // [N, H, W]
                                         unsigned long long seed,
-                                        long long tiles,  // thread blocks of a sample
-                                        long long height, long long width,
-                                        long long side,  // of a cell in pixels
+                                        long long tiles, unsigned long long by_tiles,  // thread blocks of a sample
+                                        long long pixels_of_sample, long long width, unsigned long long by_width,
+                                        long long side, unsigned long long by_side,  // of a cell in pixels
                                         long long columns,
                                         long long block_alpha) {  // 1: a byte for each cell; 0: for each pixel
-    const unsigned int sample = blockIdx.x / (unsigned int)tiles, pixels = (unsigned int)(height * width);
-    const unsigned int first = (blockIdx.x % (unsigned int)tiles * blockDim.x + threadIdx.x) * PIXELS_PER_THREAD;
+    const Divisor all = divisor_of(tiles, by_tiles);
+    const unsigned int sample = blockIdx.x / all, pixels = (unsigned int)pixels_of_sample;
+    const unsigned int first = ((blockIdx.x - sample * all.value) * THREADS + threadIdx.x) * PIXELS_PER_THREAD;
     if (first >= pixels) return;
     const unsigned int count = min(pixels - first, PIXELS_PER_THREAD);
     const bool aligned = pixels % PIXELS_PER_THREAD == 0 && (unsigned long long)trimap % PIXELS_PER_THREAD == 0;
     const unsigned long long id = ids[sample];
-    const Cells cells = {(unsigned int)side, (unsigned int)columns};
+    const Cells cells = {divisor_of(width, by_width), divisor_of(side, by_side), (unsigned int)columns};
 
     const Words noise = philox(seed, ALPHA_PIXEL, id, first / 16);
     Bytes levels = load_vec<Bytes>(trimap + (long long)pixels * sample + first, count, aligned);
@@ -28,8 +29,8 @@ extern "C" __global__ void random_alpha(const Byte* __restrict__ trimap,    // [
     for (unsigned int k = 0; k < PIXELS_PER_THREAD; ++k) {
         if (!block_alpha) {
             byte = word(noise, k / 4) >> 8 * (k % 4) & 0xFFu;
-        } else if (k == 0 || cell != cell_of(first + k, (unsigned int)width, cells)) {
-            cell = cell_of(first + k, (unsigned int)width, cells);
+        } else if (k == 0 || cell != place_of(first + k, cells).cell) {
+            cell = place_of(first + k, cells).cell;
             byte = noise_byte(seed, ALPHA_BLOCK, id, cell);
         }
         levels.values[k] = (Byte)alpha_value(levels.values[k], byte);

@@ -10,6 +10,7 @@ from . import _checks
 from ._compile import compiled, for_each_part
 from ._launch import count_tiles, launch
 from ._operator import register
+from .division import reciprocal
 from .philox import Stream, words
 from .trimap import FOREGROUND, UNKNOWN
 
@@ -110,7 +111,8 @@ def _random_alpha_cuda(trimap: Tensor, ids: Tensor, seed: int, block_alpha: bool
     tiles = count_tiles(height * width, PIXELS_PER_THREAD)
     launch(
         "alpha", "random_alpha", samples * tiles, trimap.contiguous(), ids.contiguous(), alpha, seed, tiles,
-        height, width, cell, -(-width // cell), block_alpha,
+        reciprocal(tiles), height * width, width, reciprocal(width), cell, reciprocal(cell), -(-width // cell),
+        block_alpha,
     )  # fmt: skip
     return alpha
 

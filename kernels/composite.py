@@ -103,15 +103,14 @@ def _composite_backward_fake(grad: Tensor, fg: Tensor, bg: Tensor, alpha: Tensor
 
 
 def _launch_pixels(kernel: str, channels: int, *tensors: Tensor) -> None:
-    """Launch a kernel of composite.cu on its inputs and outputs; ``channels`` are those of alpha."""
+    """Launch composite or composite_backward on its inputs and outputs; ``channels`` are those of alpha."""
     samples, _, height, width = tensors[0].shape
     arrays = [x.contiguous() for x in tensors]
     pixels_per_thread = 16 // arrays[0].itemsize
     tiles = count_tiles(height * width, pixels_per_thread)
     aligned = height * width % pixels_per_thread == 0 and all(x.data_ptr() % 16 == 0 for x in arrays)
-    launch(
-        "composite", kernel, samples * tiles, *arrays, tiles, height * width, channels, aligned, dtype=arrays[0].dtype
-    )
+    sizes = tiles, height * width, channels, aligned
+    launch(kernel, kernel, samples * tiles, *arrays, *sizes, dtype=arrays[0].dtype)
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

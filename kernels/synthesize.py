@@ -9,6 +9,7 @@ from . import _checks
 from ._launch import count_tiles, launch
 from ._operator import register
 from .batch import Batch
+from .division import reciprocal
 from .synthesize_cpu import empty, fill_batch
 from .trimap import count_cells
 
@@ -185,14 +186,15 @@ def _synthesize_out_cuda(
     *others: Tensor,
 ) -> None:
     samples, height, width, _ = views.shape
-    cells = count_cells(height, width, cell, unknown, foreground)
+    cells, pixels = count_cells(height, width, cell, unknown, foreground), height * width
     pixels_per_thread = 16 // image.itemsize
-    tiles = count_tiles(height * width, pixels_per_thread)
+    views = views.contiguous()
+    aligned = pixels % pixels_per_thread == 0 and all(x.data_ptr() % 16 == 0 for x in (views, image, *others))
     launch(
-        "synthesize", "synthesize", samples * tiles, views.contiguous(), ids.contiguous(),
-        None if color is None else color.contiguous(), image, *others, seed, samples, height, width, cell,
-        cells.columns, cells.total, cells.half_bits, cells.unknown, cells.foreground, block_alpha,
-        not image.is_contiguous(), dtype=image.dtype,
+        "synthesize", "synthesize", samples * count_tiles(pixels, pixels_per_thread), views, ids.contiguous(),
+        None if color is None else color.contiguous(), image, *others, seed, samples, reciprocal(samples), pixels,
+        width, reciprocal(width), cell, reciprocal(cell), cells.columns, cells.total, cells.half_bits, cells.unknown,
+        cells.foreground, block_alpha, not image.is_contiguous(), aligned, dtype=image.dtype,
     )  # fmt: skip
 
 

@@ -3,50 +3,57 @@
 enum State { BACKGROUND = 0, UNKNOWN = 1, FOREGROUND = 2 };
 
 struct Cells {
-    unsigned int side, columns, total, half_bits, unknown, foreground;
+    Divisor width, side;  // of the image, of a cell
+    unsigned int columns, total, half_bits, unknown, foreground;
 };
 
-// unknown if pi(index) < unknown; foreground if pi(index) < unknown + foreground; else background
-__device__ inline State cell_state(unsigned int index,  // row * columns + column
-                                   const Cells& cells,
-                                   const unsigned int* keys) {  // [8], stream TRIMAP
-    const unsigned int position = permute(index, cells.total, (int)cells.half_bits, keys);
-    return position < cells.unknown ? UNKNOWN : position < cells.unknown + cells.foreground ? FOREGROUND : BACKGROUND;
-}
+// A pixel's cell, and its column within the cell.
+struct Place {
+    unsigned int cell, across;
+};
 
-__device__ inline unsigned int cell_of(unsigned int pixel, unsigned int width, const Cells& cells) {
-    return pixel / width / cells.side * cells.columns + pixel % width / cells.side;
+__device__ inline Place place_of(unsigned int pixel, const Cells& cells) {
+    const unsigned int y = pixel / cells.width, x = pixel - y * cells.width.value, column = x / cells.side;
+    return {y / cells.side * cells.columns + column, x - column * cells.side.value};
 }
 
 // The cells that the pixels of a thread block lie in, drawn once and shared: an entry for each cell from `first` on,
-// or, where these are too many or the pixels of a thread go on in the next row, for each pixel of the block.
+// or, where these are too many or not what its threads can work with, for each pixel of the block.
 struct Table {
     bool by_pixel;
     unsigned int first, count;
 };
 
 __device__ inline Table table_of(unsigned int start, unsigned int end,  // the block's pixels, end not included
-                                 unsigned int width, const Cells& cells, unsigned int room,
-                                 unsigned int pixels_per_thread) {
-    const unsigned int first = start / width / cells.side * cells.columns;
-    const unsigned int count = ((end - 1) / width / cells.side + 1) * cells.columns - first;
-    if (count > room || width % pixels_per_thread) return {true, start, end - start};
+                                 const Cells& cells, unsigned int room, bool by_pixel) {
+    const unsigned int first = start / cells.width / cells.side * cells.columns;
+    const unsigned int count = ((end - 1) / cells.width / cells.side + 1) * cells.columns - first;
+    if (by_pixel || count > room) return {true, start, end - start};
     return {false, first, count};
 }
 
-// Where a thread is among the entries of the table, pixel after pixel.
-struct Place {
-    unsigned int entry, across, side;  // across: column within the cell
-};
-
-__device__ inline Place place_of(unsigned int pixel, unsigned int width, const Cells& cells, const Table& table) {
-    if (table.by_pixel) return {pixel - table.first, 0, 1};
-    return {cell_of(pixel, width, cells) - table.first, pixel % width % cells.side, cells.side};
+// The cell of an entry.
+__device__ inline unsigned int cell_of(unsigned int entry, const Table& table, const Cells& cells) {
+    const unsigned int index = table.first + entry;
+    return table.by_pixel ? place_of(index, cells).cell : index;
 }
 
-__device__ inline void step(Place& place) {
-    if (++place.across == place.side) {
-        place.across = 0;
-        ++place.entry;
+// Draw the states of a table's cells. One cell takes more passes of the permutation than another: a thread that is done
+// goes on with its next cell while others still walk, so that a warp does not wait at each cell for its slowest thread.
+// For that a thread must have several cells: few threads draw.
+__device__ inline void draw_states(const Table& table, const Cells& cells,
+                                   const unsigned int* keys,  // [8], stream TRIMAP
+                                   Byte* states) {            // [table.count]
+    const unsigned int drawing = min(max(table.count / 4 / 32 * 32, 32u), blockDim.x);
+    if (threadIdx.x >= drawing) return;
+    unsigned int entry = threadIdx.x, position = cell_of(entry, table, cells);
+    while (entry < table.count) {
+        position = feistel(position, cells.half_bits, keys);
+        if (position >= cells.total) continue;
+        // unknown if pi(cell) < unknown; foreground if pi(cell) < unknown + foreground; else background
+        const State known = position < cells.unknown + cells.foreground ? FOREGROUND : BACKGROUND;
+        states[entry] = (Byte)(position < cells.unknown ? UNKNOWN : known);
+        entry += drawing;
+        position = cell_of(entry, table, cells);
     }
 }

@@ -14,6 +14,7 @@ from . import _checks
 from ._compile import compiled, for_each_part
 from ._launch import count_tiles, launch
 from ._operator import register
+from .division import reciprocal
 from .permutation import half_bits, permute, round_keys
 from .philox import Stream
 
@@ -150,8 +151,9 @@ def _random_trimap_cuda(
     trimap = _random_trimap_fake(ids, seed, height, width, cell, unknown, foreground)
     tiles = count_tiles(height * width, PIXELS_PER_THREAD)
     launch(
-        "trimap", "random_trimap", len(ids) * tiles, ids.contiguous(), trimap, seed, tiles, height, width, cell,
-        cells.columns, cells.total, cells.half_bits, cells.unknown, cells.foreground,
+        "trimap", "random_trimap", len(ids) * tiles, ids.contiguous(), trimap, seed, tiles, reciprocal(tiles),
+        height * width, width, reciprocal(width), cell, reciprocal(cell), cells.columns, cells.total,
+        cells.half_bits, cells.unknown, cells.foreground,
     )  # fmt: skip
     return trimap
 

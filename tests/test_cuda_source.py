@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from dptmat.kernels._checks import seed_as_int64
 from dptmat.kernels.composite import FLOATS
 
 trimap_module, alpha_module, composite_module, synthesize_module = (
-    sys.modules[f"dptmat.kernels.{stem}"] for stem, _, _ in cuda_host.KERNELS
+    sys.modules[f"dptmat.kernels.{stem}"] for stem in ("trimap", "alpha", "composite", "synthesize")
 )
 
 # (samples, height, width, cell): one pixel; no multiples of 7, 16 or a thread block; several of these a sample
@@ -208,6 +209,29 @@ def test_without_cupy_the_message_names_the_extras(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RuntimeError, match=r"install dptmat\[cuda12\] or dptmat\[cuda13\]"):
         _launch.launch("trimap", "random_trimap", 1, torch.arange(2))
+
+
+def compile_now(core, code):
+    return lambda: core.compile_with_cache(code)  # RawModule's own way asks the driver for the GPU first
+
+
+def test_without_cuda_headers_the_message_names_what_holds_them(monkeypatch):
+    """CuPy's own advice names its extra, which would bring a second CUDA beside PyTorch's."""
+    core = pytest.importorskip("cupy", reason="CuPy is not installed")._core.core
+    pathfinder = pytest.importorskip("cuda.pathfinder", reason="CuPy before 14 looks for headers in another way")
+    monkeypatch.setattr(pathfinder, "find_nvidia_header_directory", lambda *names, **options: None)
+    real = types.SimpleNamespace(RawModule=lambda code, options: types.SimpleNamespace(compile=compile_now(core, code)))
+    with pytest.raises(RuntimeError, match=r"install nvidia-cuda-runtime \(for dptmat\[cuda13\]\)"):
+        _launch._compile(real, _launch.source("trimap"))
+
+
+def test_other_errors_of_the_compiler_are_not_about_headers():
+    def fail():
+        raise RuntimeError("out of memory")
+
+    cupy = types.SimpleNamespace(RawModule=lambda code, options: types.SimpleNamespace(compile=fail))
+    with pytest.raises(RuntimeError, match="^out of memory$"):
+        _launch._compile(cupy, "")
 
 
 @pytest.mark.parametrize(

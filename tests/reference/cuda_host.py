@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 
 from dptmat.kernels import _launch
+from dptmat.kernels.composite import FLOATS
 
 # Stem of a .cu file, its kernels, and the dtypes that it is compiled for.
 KERNELS = [
     ("trimap", ["random_trimap"], [torch.float32]),
     ("alpha", ["random_alpha"], [torch.float32]),
-    ("composite", ["composite", "composite_backward"], list(_launch.NUMBERS)),
+    ("composite", ["composite"], list(_launch.NUMBERS)),
+    ("composite_backward", ["composite_backward"], list(FLOATS)),
     ("synthesize", ["synthesize"], [torch.float32, torch.float16, torch.bfloat16]),
 ]
 THREADS = 32  # of a block: fewer than on a GPU, because each is a thread of the host
@@ -44,14 +46,32 @@ struct Index { unsigned int x; };
 static thread_local Index blockIdx, threadIdx;
 static Index blockDim;
 static std::barrier<>* barrier;
+using std::max;
 using std::min;
 
 static unsigned int __float_as_uint(float x) { unsigned int y; std::memcpy(&y, &x, 4); return y; }
 static float __uint_as_float(unsigned int x) { float y; std::memcpy(&y, &x, 4); return y; }
 static float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
-static float __saturatef(float x) { return std::fmin(std::fmax(x, 0.0f), 1.0f); }
+static unsigned int __umulhi(unsigned int x, unsigned int y) { return (unsigned int)((unsigned long long)x * y >> 32); }
+
+// Byte i of the result is the one of `low` and `high` whose number is digit i of `places`.
+static unsigned int __byte_perm(unsigned int low, unsigned int high, unsigned int places) {
+    const unsigned long long bytes = low | (unsigned long long)high << 32;
+    unsigned int result = 0;
+    for (int i = 0; i < 4; ++i) result |= (unsigned int)(bytes >> 8 * (places >> 4 * i & 7) & 0xFF) << 8 * i;
+    return result;
+}
+
+struct uint2 { unsigned int x, y; };
+struct uint4 { unsigned int x, y, z, w; };
+static uint2 make_uint2(unsigned int x, unsigned int y) { return {x, y}; }
+static uint4 make_uint4(unsigned int x, unsigned int y, unsigned int z, unsigned int w) { return {x, y, z, w}; }
+template <typename T>
+void __stcs(T* to, T value) { *to = value; }
 
 // What a GPU has an instruction for; g++ converts by itself.
+static float float_of_byte(unsigned int word) { return (float)(word & 0xFF); }
+static float fma_saturated(float x, float y, float z) { return std::fmin(std::fmax(std::fma(x, y, z), 0.0f), 1.0f); }
 static float float_of_half(unsigned short bits) { _Float16 x; std::memcpy(&x, &bits, 2); return (float)x; }
 static unsigned short half_of_float(float x) {
     _Float16 y = (_Float16)x;
