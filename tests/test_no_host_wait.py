@@ -11,9 +11,10 @@ import pytest
 import torch
 from mattes import shades, write_mattes
 from ranges import make_recipe
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from without_gpu import empty, empty_layers, without_values
 
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
@@ -21,7 +22,6 @@ from dptmat.data.matte_batch import make_matte_batch
 from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses, refine
 from dptmat.models import create_model
-from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import REFINE_OS1, REFINE_OS4
 from dptmat.tasks.finetune import Finetuning
 from dptmat.tasks.pretrain import Pretraining
@@ -49,20 +49,9 @@ class NoCopies(TorchDispatchMode):
 
 @contextlib.contextmanager
 def watched_without_a_gpu(network=None):
-    """Tensors made on "cuda" have no values, nor has a network, which is moved there; waits for them are refused."""
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    try:
-        with FakeTensorMode():
-            if network:
-                network._apply(lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda"))
-            with NoCopies():
-                yield
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(False)
-
-
-def empty(*shape, dtype=torch.uint8):
-    return torch.empty(shape, dtype=dtype, device="cuda")
+    """Waits for tensors without values are refused."""
+    with without_values(network), NoCopies():
+        yield
 
 
 @pytest.mark.parametrize("wait", [float, lambda x: x[x > 0], lambda x: x * torch.tensor(2.0).to("cuda"), torch.nonzero])
@@ -84,13 +73,8 @@ def test_networks_and_their_losses(name):
 
 def test_composition_and_refinement_of_fine_tuning():
     recipe = make_recipe()
-    side = 128 + 2 * recipe.margin
     with watched_without_a_gpu():
-        layers = Layers(
-            empty(4, side, side, 3), empty(4, side, side, 1), empty(4, side, side, 3), empty(4, side, side, 1),
-            empty(4, 128, 128, 3), empty(4, 8, dtype=torch.float32), empty(4, dtype=torch.int64),
-        )  # fmt: skip
-        batch = make_matte_batch(layers, recipe)
+        batch = make_matte_batch(empty_layers(4, 128, recipe.margin), recipe)
         outputs = {f"alpha_os{stride}": empty(4, 1, 128, 128, dtype=torch.float32) for stride in (1, 4, 8)}
         fused, regions = refine(outputs, batch.widths, (REFINE_OS4, REFINE_OS1), 640)
         assert matting_losses(fused, batch, LOSSES, regions)["lap"].device.type == "cuda"
