@@ -81,6 +81,39 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     assert not all(map(torch.equal, before, state_of(trainer)))
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_finite_gradient_of_infinite_norm_changes_nothing(scaled):
+    """Clipping would leave zeros of it, and with them weight decay and moments would still move."""
+    trainer = make_normalized()
+    if scaled:  # as float16 is on a GPU
+        trainer._scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.step(0, iter([batch_of([0, 1])]))
+    before = state_of(trainer)
+    weight = trainer.model.conv.weight
+    hook = weight.register_hook(lambda gradient: gradient * 1e30)
+    seen = []
+    weight.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter.grad.isfinite().all().item()))
+    scalars, flags = trainer.step(1, iter([batch_of([2, 3])]))
+    assert seen == [True]
+    assert scalars["grad_norm"].isinf()
+    assert flags.tolist() == [True, False]
+    assert all(map(torch.equal, before, state_of(trainer)))
+    hook.remove()
+    trainer.step(2, iter([batch_of([2, 3])]))
+    assert not all(map(torch.equal, before, state_of(trainer)))
+
+
+@pytest.mark.parametrize("where", ["input", "contrast"])
+def test_an_infinite_gradient_lowers_the_scale_and_changes_nothing_else(where):
+    trainer = make_normalized()
+    trainer._scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = state_of(trainer)
+    flags = trainer.step(0, iter([spoil(batch_of([2, 3]), where)]))[1]
+    assert flags.tolist() == [True, True]
+    assert all(map(torch.equal, before, state_of(trainer)))
+    assert trainer.state_dict()["scaler"]["scale"] == 512.0
+
+
 def test_one_bad_micro_batch_is_told_from_the_others():
     trainer = make_normalized(accumulate=3)
     before = state_of(trainer)

@@ -89,9 +89,10 @@ class Trainer:
         self._scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self._clip, self._clip_factor, self._running_norm)
         skipped = ~norm.isfinite()
-        # What fused optimizers look at; the scaler sets it by itself.
+        # What fused optimizers look at. The scaler's own step would put its finding there, which says nothing of finite
+        # gradients whose norm is not.
         self.optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
-        self._scaler.step(self.optimizer)
+        self.optimizer.step()
         self._scaler.update()
         self._buffers.put_back_if(skipped)
         self.optimizer.zero_grad(set_to_none=True)
