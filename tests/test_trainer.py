@@ -5,6 +5,7 @@ import torch
 from networks import batch_of, make_normalized, make_trainer, spoil, state_of
 
 from dptmat.errors import UserError
+from dptmat.training.distributed import Process
 
 
 def weights(trainer):
@@ -133,3 +134,28 @@ def test_an_exception_leaves_the_trainer_as_it_was():
         trainer.step(0, batches())
     assert all(map(torch.equal, before, state_of(trainer)))
     assert all(p.grad is None for p in trainer.model.parameters())
+
+
+def step_as_one_of_two(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    trainer = make_normalized(process=Process(rank, 2, 1, torch.device("cpu")))
+    for number in range(3):
+        trainer.step(number, iter([batch_of([4 * number + 2 * rank, 4 * number + 2 * rank + 1])]))
+    torch.save(trainer.model.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_share_weights_and_keep_their_own_statistics(tmp_path):
+    """They send gradients and nothing else: statistics that nobody trains with would be sent with every batch."""
+    torch.multiprocessing.spawn(step_as_one_of_two, (str(tmp_path),), nprocs=2)
+    states = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for name in ("conv.weight", "conv.bias", "norm.weight", "norm.bias"):
+        assert torch.equal(states[0][name], states[1][name])
+    norm = torch.nn.BatchNorm2d(6)
+    for rank in (0, 1):
+        norm.reset_running_stats()
+        for number in range(3):
+            norm(batch_of([4 * number + 2 * rank, 4 * number + 2 * rank + 1]).input)
+        assert torch.equal(states[rank]["norm.running_mean"], norm.running_mean)
+        assert torch.equal(states[rank]["norm.running_var"], norm.running_var)

@@ -61,7 +61,8 @@ class Trainer:
         self.dtype = choose_dtype(amp, process.device)
         # float16 alone needs its gradients scaled: bfloat16 has the range of float32.
         self._scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
-        network = DistributedDataParallel(model) if process.world_size > 1 else model
+        # No network trains with its running means: each process keeps its own, and the first one's are saved.
+        network = DistributedDataParallel(model, broadcast_buffers=False) if process.world_size > 1 else model
         self._network: Any = torch.compile(network) if compile else network
 
     def step(self, number: int, batches: Iterator[Any]) -> tuple[dict[str, Tensor], Tensor]:
@@ -73,7 +74,8 @@ class Trainer:
         Returns:
             Dictionary of scalars on the device, means over the micro-batches of this process: ``loss``, its parts by
             name, and ``grad_norm``; and bool [1 + accumulate]: whether the step was left out, and which micro-batches
-            of this process had a loss that is not finite. Reading them waits for the device; nothing else here does.
+            of this process had a loss that is not finite. Reading them waits for the device; nothing else here does, but
+            PyTorch's synchronized batch norm.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
