@@ -161,8 +161,8 @@ class RunConfig:
     compile: bool = setting(False, "Compile the network with torch.compile.", group=HARDWARE, changeable_on_resume=True)
     sync_bn: bool = setting(
         False,
-        "Batch norm over the samples of all processes (GPUs only) instead of each process's own. PyTorch's waits for the "
-        "GPU in every such layer, so that the host no longer runs ahead.",
+        "Batch norm over the samples of all processes (GPUs only) instead of each process's own. PyTorch's waits for "
+        "the GPU in every such layer, so that the host no longer runs ahead.",
         group=HARDWARE,
     )
     # Measured by benchmarks/loader.py on 2 CPU cores, whole pipeline: 757, 1098, 1124 and 1031 images/s with 1, 2, 3

@@ -74,8 +74,8 @@ class Trainer:
         Returns:
             Dictionary of scalars on the device, means over the micro-batches of this process: ``loss``, its parts by
             name, and ``grad_norm``; and bool [1 + accumulate]: whether the step was left out, and which micro-batches
-            of this process had a loss that is not finite. Reading them waits for the device; nothing else here does, but
-            PyTorch's synchronized batch norm.
+            of this process had a loss that is not finite. Reading them waits for the device; nothing else here does
+            but PyTorch's synchronized batch norm.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
