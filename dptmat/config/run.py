@@ -158,7 +158,13 @@ class RunConfig:
         changeable_on_resume=True,
         formerly="recompute",
     )
-    compile: bool = setting(False, "Compile the network with torch.compile.", group=HARDWARE, changeable_on_resume=True)
+    compile: bool = setting(
+        False,
+        "Compile the network's blocks with torch.compile: faster steps after a first one of minutes; losses differ in "
+        "the last digits.",
+        group=HARDWARE,
+        changeable_on_resume=True,
+    )
     sync_bn: bool = setting(
         False,
         "Batch norm over the samples of all processes (GPUs only) instead of each process's own. PyTorch's waits for "

@@ -213,7 +213,8 @@ class Run:
 
     def validate(self) -> None:
         """Score the network, if the task has something to score it by."""
-        scores = self.task.validate(self.trainer.model, self.done)
+        with torch.compiler.set_stance("force_eager"):  # nothing is compiled anew for images of any size
+            scores = self.task.validate(self.trainer.model, self.done)
         if scores and self.process.is_main:
             self.log.validated(self.done, scores)
 
@@ -294,6 +295,7 @@ class Run:
                 self.log.skipped(step + 1, samples or sampler.global_ids(step).tolist())
 
     @torch.no_grad()
+    @torch.compiler.set_stance("force_eager")
     def _draw_predictions(self) -> np.ndarray:
         model, batch = self.trainer.model, next(self.batches)
         model.eval()

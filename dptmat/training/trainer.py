@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dptmat.device import choose_dtype
 from dptmat.models.layers import iterate_spectral_norms
+from dptmat.training.compile import compile_blocks
 from dptmat.training.distributed import Process
 from dptmat.training.optim import clip_gradients
 
@@ -31,7 +32,7 @@ class Trainer:
         clip: Largest global norm of the gradient; a larger one is scaled down.
         clip_factor: Likewise, as a multiple of the running mean of the norms.
         amp: "bf16", "fp16", "off", or "auto" for bf16 where the GPU has it, fp16 on older ones and off on the CPU.
-        compile: Whether to compile the network with ``torch.compile``.
+        compile: Whether to compile the blocks of the network with ``torch.compile``.
 
     Attributes:
         is_whole: Whether the state is that of a number of whole steps: not where an error came amid the update.
@@ -61,9 +62,11 @@ class Trainer:
         self.dtype = choose_dtype(amp, process.device)
         # float16 alone needs its gradients scaled: bfloat16 has the range of float32.
         self._scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
+        if compile:
+            compile_blocks(model)
         # No network trains with its running means: each process keeps its own, and the first one's are saved.
-        network = DistributedDataParallel(model, broadcast_buffers=False) if process.world_size > 1 else model
-        self._network: Any = torch.compile(network) if compile else network
+        distributed = process.world_size > 1
+        self._network: Any = DistributedDataParallel(model, broadcast_buffers=False) if distributed else model
 
     def step(self, number: int, batches: Iterator[Any]) -> tuple[dict[str, Tensor], Tensor]:
         """Do one step of the optimizer on the next ``accumulate`` micro-batches.
