@@ -179,9 +179,8 @@ def draw(rows, settings, path):
 @click.option("--amp", type=click.Choice(["auto", "bf16", "fp16", "off"]), default="auto", show_default=True)
 @click.option("--compile/--no-compile", default=False, show_default=True, help="As of dptmat pretrain.")
 @click.option(
-    "--cudnn-benchmark/--no-cudnn-benchmark",
-    default=False,
-    show_default=True,
+    "--cudnn-benchmark",
+    is_flag=True,
     help="Whether cuDNN times its algorithms for each shape and takes the fastest; training takes those it guesses.",
 )
 @click.option("--threads", default=0, help="That decode; default: all cores.")
