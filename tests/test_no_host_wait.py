@@ -61,13 +61,33 @@ def test_a_wait_is_seen(wait):
         wait(empty(1, dtype=torch.float32))
 
 
+@contextlib.contextmanager
+def autocast_without_a_gpu(dtype):
+    """What ``torch.autocast`` does, which declines where there is no GPU."""
+    former = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_dtype("cuda", dtype)
+    torch.set_autocast_enabled("cuda", dtype is not torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", former)
+        torch.clear_autocast_cache()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_and_their_losses(name):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_networks_and_their_losses(name, dtype):
     network = create_model(name, 6).train()
+    seen = []
+    network.decoder.layer1[0].conv2.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     with watched_without_a_gpu(network):
         batch = synthesize(empty(4, 224, 224, 3), empty(4, dtype=torch.int64), 0, empty(4, 3, 3, dtype=torch.float32))
-        losses = matting_losses(network(batch.input), batch, LOSSES)
+        with autocast_without_a_gpu(dtype):
+            outputs = network(batch.input)
+        losses = matting_losses(outputs, batch, LOSSES)
+        assert seen == [dtype]
         assert all(loss.device.type == "cuda" for loss in losses.values())
 
 
@@ -105,11 +125,12 @@ def finetuning(photographs, tmp_path, **options):
     return Finetuning, FinetuneConfig(**files, init="random", warmup=0.0, **options)
 
 
-def make_step(task_of, settings):
+def make_step(task_of, settings, scaler=None):
     """Function that takes the step of a number, after the first one has been taken: it compiles and allocates."""
     process = single_process(settings.device)
     task = task_of(settings, process)
     trainer = make_trainer(task, settings, process)
+    trainer._scaler = scaler or trainer._scaler
     batches = map(task.batch, make_loader(task, settings, process, 0, Quarantine(name_bad)))
     trainer.step(0, batches)
     return lambda number: trainer.step(number, batches)
@@ -125,10 +146,11 @@ class NoReads(TorchDispatchMode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [pretraining, finetuning])
-def test_whole_steps_read_no_value(photographs, tmp_path, kind):
-    """With the way back and the optimiser, which tensors without values cannot go through."""
-    options = {"device": "cpu", "model": "unet_resnet10t", "size": 64, "batch_size": 4, "micro_batch": 2}
-    step = make_step(*kind(photographs, tmp_path, **options))
+@pytest.mark.parametrize(("amp", "scaled"), [("off", False), ("bf16", False), ("off", True)])
+def test_whole_steps_read_no_value(photographs, tmp_path, kind, amp, scaled):
+    """With the way back and the optimiser, which tensors without values cannot go through, and float16's scale."""
+    options = {"device": "cpu", "model": "unet_resnet10t", "size": 64, "batch_size": 4, "micro_batch": 2, "amp": amp}
+    step = make_step(*kind(photographs, tmp_path, **options), torch.amp.GradScaler("cpu") if scaled else None)
     with NoReads():
         step(1)
         with pytest.raises(AssertionError, match="local_scalar"):
