@@ -8,8 +8,8 @@ The K outputs of a network go through them together, as a prediction of [K, N, 1
 weight for all or for each, and give [K]: the same numbers as one after the other, in a third of the kernel launches.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, reduce
 from operator import add
 from typing import Protocol
 
@@ -104,6 +104,7 @@ def matting_losses(
     batch: Targets,
     names: Iterable[str],
     regions: Mapping[str, Tensor] | None = None,
+    compile: bool = False,
 ) -> dict[str, Tensor]:
     """Compute the losses ``names`` of a network's outputs, each summed over three outputs with weights 2, 1, 1 over 5.
 
@@ -113,6 +114,8 @@ def matting_losses(
         batch: With ``alpha``, ``contrast`` and ``trimap``: a ``Batch`` or ``MatteBatch``.
         names: Some of `dptmat.defaults.LOSSES`: "l1", "comp", "lap".
         regions: Where each output counts, bool [N, 1, H, W] by its name; by default the unknown region of the trimap.
+        compile: Whether to compile the Laplacian loss, nearly all of the launches, by ``torch.compile``: sums are then
+            added in another order.
 
     Returns:
         Dictionary of scalars, float32, by name. Their sum is the loss.
@@ -129,7 +132,7 @@ def matting_losses(
     of = {
         "l1": lambda: l1(prediction, batch.alpha, weight),
         "comp": lambda: composition(prediction, batch.alpha, batch.contrast, weight),
-        "lap": lambda: laplacian(prediction, batch.alpha, weight),
+        "lap": lambda: (_compiled_laplacian() if compile else laplacian)(prediction, batch.alpha, weight),
     }
     return {name: _sum(share * loss for share, loss in zip(shares.values(), of[name](), strict=True)) for name in names}
 
@@ -161,6 +164,11 @@ def refine(
         regions[name] = uncertain_region(alpha.detach(), widths[:, column], side, widest[column])
         alpha = fused[name] = torch.where(regions[name], outputs[name], alpha)
     return fused, regions
+
+
+@cache
+def _compiled_laplacian() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return torch.compile(laplacian, dynamic=False)
 
 
 def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:

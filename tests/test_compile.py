@@ -13,6 +13,8 @@ from dptmat.losses import matting_losses
 from dptmat.models import create_model
 from dptmat.models.decoder import decoder_stage
 from dptmat.models.resnet import _stage
+from dptmat.tasks.pretrain import pretrain
+from dptmat.training import checkpoint
 from dptmat.training.compile import compile_blocks
 from dptmat.training.distributed import Process
 from dptmat.training.optim import adamw
@@ -97,6 +99,42 @@ def test_validation_compiles_nothing_for_images_of_any_size():
         assert counters["stats"]["unique_graphs"] == 0
         train(trainer, range(1))
         assert counters["stats"]["unique_graphs"] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", [("alpha_os1",), ("alpha_os1", "alpha_os4", "alpha_os8")])
+@pytest.mark.parametrize("in_regions", [False, True])
+def test_compiled_losses_equal_eager_ones(outputs, in_regions):
+    random = torch.Generator().manual_seed(0)
+    batch = batch_of([0, 1])
+    alphas = [torch.rand(batch.alpha.shape, generator=random) for _ in outputs]
+    regions = {key: torch.rand(batch.alpha.shape, generator=random) < 0.4 for key in outputs} if in_regions else None
+    results = []
+    with torch.compiler.set_stance("default", force_backend="aot_eager"):
+        for compile in (False, True):
+            leaves = [alpha.clone().requires_grad_() for alpha in alphas]
+            given = dict(zip(outputs, leaves, strict=True))
+            losses = matting_losses(given, batch, ["l1", "comp", "lap"], regions, compile)
+            sum(losses.values()).backward()
+            results.append([*losses.values(), *(leaf.grad for leaf in leaves)])
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert all(torch.allclose(x, y, rtol=1e-5, atol=1e-9) for x, y in zip(*results, strict=True))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_goes_on_where_another_ended(photographs, tmp_path):
+    """With the losses of an uncompiled one; the compiler's part is done by one that changes nothing."""
+    options = {"data": photographs, "model": "unet_resnet10t", "size": 64, "batch_size": 8, "micro_batch": 4}
+    options |= {"steps": 2, "save_every": 1, "log_every": 1, "device": "cpu"}
+    eager = checkpoint.load(pretrain(out=tmp_path / "eager", **options))["model"]
+    with torch.compiler.set_stance("default", force_backend="eager"):
+        pretrain(out=tmp_path / "run", compile=True, **options)
+        assert counters["stats"]["unique_graphs"] > 0
+        (tmp_path / "run/checkpoints/step-000000002.pt").unlink()
+        resumed = checkpoint.load(pretrain(out=tmp_path / "run", compile=True, resume="auto", **options))["model"]
+    assert eager.keys() == resumed.keys()
+    assert all(torch.allclose(x, resumed[name], rtol=1e-4, atol=1e-6) for name, x in eager.items())
 
 
 def train_as_one_of_two(rank, folder):

@@ -160,8 +160,8 @@ class RunConfig:
     )
     compile: bool = setting(
         False,
-        "Compile the network's blocks with torch.compile: faster steps after a first one of minutes; losses differ in "
-        "the last digits.",
+        "Compile the network's blocks and the Laplacian loss with torch.compile: faster steps after a first one of "
+        "minutes; losses differ in the last digits.",
         group=HARDWARE,
         changeable_on_resume=True,
     )
