@@ -9,6 +9,7 @@ import torch
 from networks import CPU, batch_of, state_of
 from torch._dynamo.utils import counters
 
+from dptmat.errors import UserError
 from dptmat.losses import matting_losses
 from dptmat.models import create_model
 from dptmat.models.decoder import decoder_stage
@@ -135,6 +136,19 @@ def test_a_compiled_run_goes_on_where_another_ended(photographs, tmp_path):
         resumed = checkpoint.load(pretrain(out=tmp_path / "run", compile=True, resume="auto", **options))["model"]
     assert eager.keys() == resumed.keys()
     assert all(torch.allclose(x, resumed[name], rtol=1e-4, atol=1e-6) for name, x in eager.items())
+
+
+@pytest.mark.slow
+def test_without_a_working_compiler_one_sentence_says_so(photographs, tmp_path):
+    def broken(graph, inputs):
+        raise OSError("no working C++ compiler found")
+
+    options = {"model": "unet_resnet10t", "size": 64, "batch_size": 4, "steps": 1, "device": "cpu", "compile": True}
+    with (
+        torch.compiler.set_stance("default", force_backend=broken),
+        pytest.raises(UserError, match="`compile` fails here: .*no working C.. compiler found.*; leave it out, or see"),
+    ):
+        pretrain(data=photographs, out=tmp_path, **options)
 
 
 def train_as_one_of_two(rank, folder):

@@ -26,5 +26,11 @@ def compile_blocks(network: nn.Module) -> int:
     return len(smallest)
 
 
+def cause_of_failure(error: RuntimeError) -> BaseException | None:
+    """Return what the compiler failed of; None where the error is none of its own."""
+    failed = isinstance(error, torch._dynamo.exc.TorchDynamoException)
+    return getattr(error, "inner_exception", error) if failed else None
+
+
 def _is_composed(module: nn.Module) -> bool:
     return any(True for _ in module.children()) and not is_parametrized(module)

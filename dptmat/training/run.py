@@ -14,11 +14,12 @@ import torch
 from dptmat.config.run import RunConfig
 from dptmat.config.settings import to_toml
 from dptmat.contact_sheets import predictions_sheet, write_sheet
-from dptmat.errors import UserError
+from dptmat.errors import UserError, first_line
 from dptmat.training import checkpoint, distributed
 from dptmat.training.averages import Averages
 from dptmat.training.bottleneck import Bottleneck
 from dptmat.training.build import make_loader, make_trainer
+from dptmat.training.compile import cause_of_failure
 from dptmat.training.data_wait import DataWait
 from dptmat.training.distributed import Process
 from dptmat.training.lock import locked
@@ -101,6 +102,14 @@ class Run:
             return self.finish()
         except torch.OutOfMemoryError as error:
             raise UserError(self._out_of_memory()) from error
+        except RuntimeError as error:
+            cause = cause_of_failure(error) if self.settings.compile else None
+            if cause is None:
+                raise
+            raise UserError(
+                f"`compile` fails here: {first_line(cause)}; leave it out, or see that there is a C++ compiler, and on "
+                "a GPU a Triton that knows it"
+            ) from error
 
     def start(self) -> None:
         """Make the parts of the run, as they were where it goes on.
