@@ -10,6 +10,7 @@ from torch import Tensor
 from dptmat import defaults
 from dptmat.data.image_io import LEVELS
 from dptmat.errors import UserError
+from dptmat.files import write_output, write_whole
 from dptmat.kernels import Batch
 from dptmat.pipelines.batches import Views
 
@@ -75,18 +76,28 @@ def predictions_sheet(
 def write_sheet(
     path: str | Path,
     sheet: np.ndarray,  # uint8 [H, W, 3] RGB
+    *,
+    named: bool = False,
 ) -> None:
-    """Write a sheet in the format of the path's ending.
+    """Write a sheet in the format of the path's ending; a link is followed if it is ``named`` by a user.
 
     Raises:
         UserError: The ending is not that of an image.
         OSError: The file cannot be written.
     """
-    try:
-        _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    except cv2.error as error:
-        raise UserError(f"{path} is not the name of an image that OpenCV writes; use one that ends in .png") from error
-    Path(path).write_bytes(encoded.tobytes())
+    require_format(path)
+    _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    (write_output if named else write_whole)(path, lambda file: file.write(encoded.tobytes()))
+
+
+def require_format(path: str | Path) -> None:
+    """Refuse a path that does not end as a picture does.
+
+    Raises:
+        UserError: It does not.
+    """
+    if not Path(path).suffix or not cv2.haveImageWriter(Path(path).suffix):
+        raise UserError(f"{path} is not the name of an image that OpenCV writes; use one that ends in .png")
 
 
 def _composite(batch: Composites) -> np.ndarray:  # uint8 [N, H, W, 3]

@@ -15,5 +15,6 @@ def first_line(error: BaseException) -> str:
 
 
 def few(names: list[str]) -> str:
-    """Join the first three of some names, and count the others: "a, b, c and 4 more"."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    """Join the first three of some names, and count the others: "a, b, c and 4 more"; each in one line, and short."""
+    shown = [name[:200] if name.isprintable() else ascii(name[:200]) for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

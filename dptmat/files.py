@@ -1,5 +1,6 @@
 """Writes that survive a kill and a full disk: whole files, and lines that are added as they come."""
 
+import errno
 import logging
 import os
 import secrets
@@ -66,16 +67,51 @@ def write_output(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
         write_whole(path, write)
 
 
+def drop_link(path: str | Path) -> None:
+    """Remove a link where a file is to be made that no user has named, so that nothing elsewhere is written into."""
+    if os.path.islink(path):
+        os.unlink(path)
+
+
+def refusal_to_write(path: str | Path) -> str:
+    """Say why `write_output` could not write ``path``, or ""; nothing is made, and nothing changed, by asking.
+
+    It says less than a write would where a file system cannot be asked without making a file.
+    """
+    path = Path(os.path.realpath(path))
+    into = path if path.exists() and not path.is_file() else path.parent
+    if not os.access(into, os.W_OK | (os.X_OK if into.is_dir() else 0)):
+        return os.strerror(errno.EROFS if _is_read_only(into) else errno.EACCES)
+    if into.is_dir() and hasattr(os, "O_TMPFILE"):
+        try:
+            os.close(os.open(into, os.O_TMPFILE | os.O_WRONLY))  # a file without a name, gone when it is closed
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+                return os.strerror(error.errno)
+    return ""
+
+
+def _is_read_only(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 class Journal:
     """A file that grows by lines; on a full disk they wait for room, are tried again with the next line, and said once.
 
     Args:
-        path: The file; made if it is missing.
+        path: The file; made if it is missing. A link is replaced.
+
+    Raises:
+        OSError: It cannot be made, or is a pipe or a device.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._path, self._waiting, self._failed = path, b"", False
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        drop_link(path)
+        if os.path.lexists(path) and not os.path.isfile(path):  # opening a pipe would wait
+            raise OSError(errno.EINVAL, "it is there and is no file", str(path))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        self._descriptor = os.open(path, flags, 0o666)
 
     def add(self, line: str) -> None:
         """Add a line, without its end; names of files in it need not be valid text."""

@@ -21,7 +21,6 @@ from dptmat.fusion import fuse_alphas
 from dptmat.models.gca import GCAMatting
 from dptmat.models.layers import MattingNetwork
 from dptmat.models.matteformer import MatteFormer
-from dptmat.models.mgmatting import MGMatting
 from dptmat.tiles import GRID, predict_tiles, require_tile
 
 _logger = logging.getLogger(__name__)
@@ -65,8 +64,8 @@ def predict_alpha(
         tile: Largest side of a tile in pixels, a multiple of 224 from 448; 0 never cuts. By default 2016, and 1568
             for GCA, whose memory grows with the square of the area.
         tiles_at_once: Tiles of one size that go through the network as a batch, from 1.
-        override: Whether alpha becomes 0 in the trimap's background and 1 in its foreground. By default as published:
-            for all networks but MG-Matting and those with 3 channels.
+        override: Whether alpha becomes 0 in the trimap's background and 1 in its foreground. By default it does unless
+            the network has 3 channels, so that it takes no trimap; the published demo of MG-Matting leaves it out.
         autocast: torch.bfloat16 or torch.float16 to run the network in that precision; None for float32.
 
     Returns:
@@ -83,7 +82,7 @@ def predict_alpha(
     if tile is None:
         tile = _default_tile(network)
     if override is None:
-        override = original.in_channels != 3 and not isinstance(original, MGMatting)
+        override = original.in_channels != 3
     _require_options(margin, tile, tiles_at_once, autocast)
 
     device = next(network.parameters()).device

@@ -21,10 +21,26 @@ def compiled(loop: Callable, **options: Any) -> Any:
     """Compile a loop, and keep it on disk where a folder can be written: beside the package, or in the user's cache."""
     options = {"nogil": True, "error_model": "numpy", **options}
     try:
-        return numba.njit(cache=True, **options)(loop)
-    except RuntimeError:  # as in a container whose files are all read-only
+        made = numba.njit(cache=True, **options)(loop)
+    except (RuntimeError, OSError):  # as in a container whose files are all read-only
         _tell_of_no_cache()
         return numba.njit(**options)(loop)
+    for name in ("load_overload", "save_overload"):
+        setattr(made._cache, name, _tolerant(getattr(made._cache, name)))
+    return made
+
+
+def _tolerant(access: Callable) -> Callable:
+    """Let the cache on disk be full, damaged or gone at any moment: the loop is then compiled, and not kept."""
+
+    def tried(*args: Any) -> Any:
+        try:
+            return access(*args)
+        except Exception:  # of the system, and of what unpickles a damaged file
+            _tell_of_no_cache()
+            return None
+
+    return tried
 
 
 def inlined(loop: Callable) -> Any:
@@ -34,7 +50,7 @@ def inlined(loop: Callable) -> Any:
 
 @cache  # once
 def _tell_of_no_cache() -> None:
-    _logger.warning("no folder for compiled loops can be written: they are compiled anew at every start, for seconds")
+    _logger.warning("no folder for compiled loops can be used: they are compiled anew at every start, for seconds")
 
 
 def _fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:

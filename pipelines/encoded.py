@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
-from dptmat.data.image_io import read_image
+from dptmat.data.image_io import LARGEST, READABLE, read_image
 from dptmat.errors import first_line
 from dptmat.file_kinds import HEAD, name_kind
 
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # from which Pillow refuses an image, too: 179 million
 _MOST_BYTES = 1 << 30  # of a file; 179 million pixels take half as many without any compression
-_IMAGES = {f"a {name} file" for name in ("JPEG", "PNG", "BMP", "TIFF", "WebP", "JPEG 2000", "PPM")}
 
 _END, _SCAN, _FILL = 0xD9, 0xDA, 0xFF  # markers of a JPEG file: end of the image, start of a scan, padding
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of a frame
@@ -36,7 +34,7 @@ def read_encoded(path: str) -> bytes:
     """
     content = _read(path)
     kind = name_kind(content[:HEAD])
-    if kind not in _IMAGES:
+    if kind not in READABLE:
         raise BadFileError(f"it is {kind}" if kind else "it is no image that can be read")
     if reason := _jpeg_fault(content) if kind == "a JPEG file" else _claims_too_much(content):
         raise BadFileError(reason)
@@ -120,11 +118,11 @@ def _jpeg_fault(content: bytes) -> str:
 
 def _claim(size: bytes) -> str:
     """Judge the height and width of a frame, two bytes each."""
-    return _too_many() if int.from_bytes(size[:2], "big") * int.from_bytes(size[2:], "big") > MOST_PIXELS else ""
+    return _too_many() if int.from_bytes(size[:2], "big") * int.from_bytes(size[2:], "big") > LARGEST else ""
 
 
 def _too_many() -> str:
-    return f"claims more than {MOST_PIXELS:,} pixels"
+    return f"claims more than {LARGEST:,} pixels"
 
 
 def _claims_too_much(content: bytes) -> str:

@@ -86,7 +86,7 @@ DALI = {
     **{f"turned_{i}.webp": _save(_image, exif=_orientation(i)) for i in range(1, 9)},
     **{f"turned_{i}.tif": _save(_image, exif=_orientation(i)) for i in range(1, 9)},
     **{f"turned_lzw_{i}.tif": _save(_image, exif=_orientation(i), compression="tiff_lzw") for i in range(1, 9)},
-    **{f"turned_gray_{i}.tif": _save(_gray, exif=_orientation(i)) for i in range(1, 5)},
+    **{f"turned_gray_{i}.tif": _save(_gray, exif=_orientation(i)) for i in range(1, 9)},
 }
 # DALI refuses these, and Pillow decodes them.
 PILLOW = {f"turned_lossless_{i}.webp": _save(_image, exif=_orientation(i), lossless=True) for i in range(1, 9)}

@@ -160,17 +160,39 @@ def test_the_name_appears_after_the_content_is_on_the_disk(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
-        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read: it is text;"),
+        (lambda path: path.write_bytes(b""), "cannot be read: it is empty;"),
         (
             lambda path: torch.save({"state_dict": {}, "iter": 3}, path),
             "has no config, data_fingerprint, micro",
         ),
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), "cannot be read"),  # pickled code is never run
-        (lambda path: torch.save([1, 2], path), "has no config"),
+        (lambda path: torch.save([1, 2], path), "holds a list"),
         (lambda path: None, "cannot be read"),
+        (lambda path: path.mkdir(), "cannot be read: it is a folder"),
+        (lambda path: torch.save({**STATE, "step": True}, path), "holds no number of steps"),
+        (lambda path: torch.save({**STATE, "step": 10**30}, path), "holds no number of steps"),
+        (lambda path: torch.save({**STATE, "micro_batch": [4]}, path), "holds no size of a micro-batch"),
+        (lambda path: torch.save({**STATE, "config": {"seed": [0]}}, path), "holds no settings"),
+        (
+            lambda path: torch.save(STATE, path, _use_new_zipfile_serialization=False),
+            "not in the format of PyTorch 1.6 and later",
+        ),
     ],
-    ids=["text", "empty", "official", "pickled module", "list", "missing"],
+    ids=[
+        "text",
+        "empty",
+        "official",
+        "pickled module",
+        "list",
+        "missing",
+        "folder",
+        "truth",
+        "many steps",
+        "micro-batches",
+        "settings",
+        "old format",
+    ],
 )
 def test_foreign_files_are_refused_by_name(tmp_path, content, message):
     path = tmp_path / "foreign.pt"

@@ -17,10 +17,10 @@ import torch
         (["--data", "{empty}"], "holds no photograph"),
         (["--data", "{tmp}/missing"], "missing does not exist"),
         (["--size", "225"], "--size 225 is not a multiple of 32; use 224 or 256"),
-        (["--size", "33"], "--size must be 64 or more"),
+        (["--size", "33"], "--size must be 64 to 8192; got 33"),
         (["--unknown", "1.5"], "--unknown must be 0.0 to 1.0; got 1.5"),
         (["--unknown", "0.8", "--foreground", "0.3"], "add up to more than 1"),
-        (["--batch-size", "1"], "--batch-size must be 2 or more"),
+        (["--batch-size", "1"], "--batch-size must be 2 to 1048576; got 1"),
         (["--batch-size", "100"], "--batch-size 100 is more than the 72 photographs"),
         (["--batch-size", "6", "--micro-batch", "4"], "use --micro-batch 2, 3, 6"),
         (["--model", "matteforner"], "did you mean 'matteformer'"),
@@ -114,7 +114,7 @@ def test_preview_writes_a_picture(dptmat, tmp_path, photographs):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("p.nothing", "ends in .png"), ("missing/p.png", "No such file or directory")]
+    ("name", "message"), [("p.nothing", "ends in .png"), ("missing/p.png", "is a folder or in none; give the name")]
 )
 def test_preview_that_cannot_be_written(dptmat, tmp_path, photographs, name, message):
     status, _, error = dptmat("preview", "--data", photographs, "--out", tmp_path / name, "--size", "64")

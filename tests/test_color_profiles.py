@@ -7,61 +7,13 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from profiles import ADOBE, P3, SRGB, SRGB_CURVE, WHITE, fixed, icc, of_colors, of_grey, of_inks
 
 from dptmat.data.color_profiles import has_other_profile
 from dptmat.data.image_io import read_alpha, read_image, read_mask, read_trimap
 
-# Columns: X, Y, Z of red, green and blue, adapted to D50, as the profiles of these spaces have them.
-P3 = [[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]]
-ADOBE = [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
-SRGB = [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
-WHITE = (0.9642, 1, 0.8249)
-SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 COLORS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 GREY = np.arange(256, dtype=np.uint8).reshape(8, 32)
-
-
-def fixed(*numbers):
-    return struct.pack(f">{len(numbers)}i", *(round(number * 65536) for number in numbers))
-
-
-def icc(space, tags, kind=b"mntr", connection=b"XYZ ", version=0x02400000):
-    """A profile, as ICC.1 lays it out: the header, the table of the tags, the tags."""
-    at = 128 + 4 + 12 * len(tags)
-    table, content = struct.pack(">I", len(tags)), b""
-    for name, value in tags.items():
-        table += name + struct.pack(">II", at + len(content), len(value))
-        content += value + bytes(-len(value) % 4)
-    header = struct.pack(">I4xI", at + len(content), version) + kind + space + connection
-    header = header.ljust(36, b"\0") + b"acsp"
-    return header.ljust(68, b"\0") + fixed(*WHITE).ljust(60, b"\0") + table + content
-
-
-def curve(gamma):
-    """A curve: a gamma, or the five numbers of one with a straight beginning."""
-    if isinstance(gamma, tuple):
-        return b"para" + struct.pack(">4xHH", 3, 0) + fixed(*gamma)
-    return b"curv" + struct.pack(">4xIH", 1, round(gamma * 256))
-
-
-def of_colors(matrix, gamma):
-    tags = {b"wtpt": b"XYZ \0\0\0\0" + fixed(*WHITE)}
-    for i, letter in enumerate(b"rgb"):
-        tags[bytes([letter]) + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(*(row[i] for row in matrix))
-        tags[bytes([letter]) + b"TRC"] = curve(gamma)
-    return icc(b"RGB ", tags, version=0x04000000 if isinstance(gamma, tuple) else 0x02400000)
-
-
-def of_grey(gamma):
-    return icc(b"GRAY", {b"wtpt": b"XYZ \0\0\0\0" + fixed(*WHITE), b"kTRC": curve(gamma)})
-
-
-def of_inks():
-    """Inks of which each alone takes away lightness in proportion."""
-    ramp = bytes(range(256))
-    lab = b"".join(bytes([0 if inks else 255, 128, 128]) for inks in range(16))
-    table = b"mft1" + struct.pack(">4xBBBx", 4, 3, 2) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1) + ramp * 4 + lab + ramp * 3
-    return icc(b"CMYK", {b"wtpt": b"XYZ \0\0\0\0" + fixed(*WHITE), b"A2B0": table}, b"prtr", b"Lab ")
 
 
 def linear(values, gamma):
@@ -109,6 +61,15 @@ def test_other_modes_are_converted_by_their_colours(tmp_path, mode):
     path = save(tmp_path / "a.png", COLORS, of_colors(ADOBE, 2.2), mode)
     stored = np.asarray(Image.open(path).convert("RGB"))
     assert np.abs(read_image(path) - in_srgb(stored, ADOBE, 2.2)).max() < 1.6
+
+
+def test_an_image_in_lab_needs_no_profile(tmp_path, caplog):
+    srgb, lab = (ImageCms.createProfile(space) for space in ("sRGB", "LAB"))
+    dull = COLORS // 3 + 85  # within what 8 bits of Lab hold finely enough
+    ImageCms.profileToProfile(Image.fromarray(dull), srgb, lab, outputMode="LAB").save(tmp_path / "a.tif")
+    assert Image.open(tmp_path / "a.tif").info["icc_profile"]
+    assert np.abs(read_image(tmp_path / "a.tif").astype(int) - dull).max() < 8
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("profile", [of_grey(1.8), of_colors(ADOBE, 1.8)], ids=["grey", "colours"])
@@ -214,13 +175,13 @@ def test_the_beginning_of_a_file_tells_of_its_profile(tmp_path):
         assert not has_other_profile(save(path, COLORS, None, exif=exif).read_bytes())
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 def test_cut_and_damaged_files_have_no_profile_or_their_own(form):
     file = io.BytesIO()
     Image.fromarray(COLORS).save(file, form, icc_profile=of_colors(ADOBE, 2.2))
     content = np.frombuffer(file.getvalue(), np.uint8)
     random = np.random.default_rng(0)
-    assert has_other_profile(content.tobytes()) == (form not in ("BMP", "GIF"))
+    assert has_other_profile(content.tobytes()) == (form != "BMP")
     for end in range(0, 300, 7):
         assert not has_other_profile(content[:end].tobytes()) or form in ("WEBP", "PNG")
     for _ in range(200):

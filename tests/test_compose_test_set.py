@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from options import as_words
 from PIL import Image
+from profiles import ADOBE, of_colors
 
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, write_png
 from dptmat.tasks import compose_test_set as compose_module
@@ -189,6 +190,37 @@ def test_what_is_refused_before_anything_is_written(folders, dptmat, options, me
     assert listed(folders) == before
 
 
+def test_a_stored_profile_is_not_applied(folders):
+    """As in the published script: what is composed are the stored values."""
+    before = {}
+    for path in [*folders.glob("fg/*.png"), *folders.glob("bg/*.png")]:
+        before[path] = np.asarray(Image.open(path))
+        Image.fromarray(before[path]).save(path, icc_profile=of_colors(ADOBE, 2.2))
+    compositions = find_compositions(folders / "fg", folders / "alpha", folders / "bg", folders / "out", each=1)
+    list(compose_test_set(compositions, folders / "out"))
+    merged, alpha = read_image(folders / "out/merged/cat_0.png"), read_alpha(folders / "alpha/cat.png")
+    np.testing.assert_array_equal(merged[alpha == 255], before[folders / "fg/cat.png"][alpha == 255])
+
+
+def test_a_background_that_would_become_gigantic_is_refused(folders, dptmat):
+    make(folders / "fg/cat.png", 1000, 20, 0)
+    make(folders / "alpha/cat.png", 1000, 20, 0, channels=1)
+    make(folders / "bg/0.png", 1, 60000, 0)
+    status, _, error = dptmat("compose", *given(folders, each=1))
+    assert (status, error) == (
+        2,
+        f"dptmat: {folders}/bg/0.png would be enlarged to 60000000 x 1000 pixels to cover cat; the most are 178956970: "
+        "leave it out\n",
+    )
+    assert not (folders / "out").exists()
+
+
+def test_what_cannot_help_is_not_advised(folders, dptmat):
+    for i in range(4):
+        (folders / f"bg/{i}.png").unlink()
+    assert "need 40: add some\n" in dptmat("compose", *given(folders))[2]
+
+
 def test_sizes_that_differ_and_bad_files_end_in_one_line(folders, dptmat):
     make(folders / "alpha/cat.png", 13, 18, 0, channels=1)
     status, _, error = dptmat("compose", *given(folders, each=2))
@@ -200,7 +232,8 @@ def test_sizes_that_differ_and_bad_files_end_in_one_line(folders, dptmat):
     (folders / "bg/1.png").write_text("text")
     status, _, error = dptmat("compose", *given(folders, each=2))
     assert status == 2
-    assert error.splitlines()[-1] == f"dptmat: {folders}/bg/1.png is not an image that can be read"
+    assert not (folders / "out").exists()
+    assert error.splitlines()[-1] == f"dptmat: {folders}/bg/1.png is not an image that can be read: it is text"
 
 
 def test_a_foreground_lies_upright_under_its_matte(folders):

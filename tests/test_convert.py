@@ -6,7 +6,6 @@ from reference.matteformer import make_input as make_trimap_input
 from reference.matteformer import perturb, plain_block
 from reference.published import make_input, plain_gca, plain_mgmatting, published, randomise
 
-from dptmat.errors import UserError
 from dptmat.models import create_model
 from dptmat.weights.convert import convert
 from dptmat.weights.load import load_network
@@ -162,9 +161,8 @@ def test_a_wrong_file_is_refused(networks, tmp_path, dptmat, content, words, mes
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_only_the_first_module_is_stripped(networks, tmp_path):
-    saved = checkpoint_of(networks["gca"])
-    saved["state_dict"] = {f"module.{key}": value for key, value in saved["state_dict"].items()}
-    torch.save(saved, tmp_path / "twice.pth")
-    with pytest.raises(UserError, match="holds no matting network"):
-        load_network(tmp_path / "twice.pth")
+@pytest.mark.parametrize("prefix", ["module.module.", "_orig_mod.module.", "model.", "model.module.", "net.model."])
+def test_what_stands_in_front_of_all_names_is_stripped(networks, tmp_path, prefix):
+    state = {prefix + key: value for key, value in published(networks["gca"]).items()}
+    torch.save({"state_dict": state}, tmp_path / "official.pth")
+    assert load_network(tmp_path / "official.pth")[1]["model"] == "gca"

@@ -19,7 +19,8 @@ from dptmat.config.pretrain import PretrainConfig
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-TORCHRUN = {"--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-endpoint"}
+TORCHRUN = {"--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-endpoint", "--standalone"}
+UNSHARE = {"--net", "--map-root-user"}
 SETTINGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -82,7 +83,7 @@ def test_each_command_has_the_options_it_is_shown_with(path):
 @each_document
 def test_each_option_that_is_named_is_one(path):
     text = read(path)
-    known = TORCHRUN | options_of(command).union(*map(options_of, command.commands.values()))
+    known = TORCHRUN | UNSHARE | options_of(command).union(*map(options_of, command.commands.values()))
     for script, rest in re.findall(r"python (benchmarks/\w+\.py)(.*)$", text, re.MULTILINE):
         source = (ROOT / script).read_text(encoding="utf-8")
         assert all(f'"{option}"' in source for option in named_options(rest)), script

@@ -49,6 +49,19 @@ def test_layouts_of_known_test_sets(folders, tmp_path, image, alpha, trimap):
     assert cases[0] == replace(expected, trimap=data / trimap / "a.png" if trimap else None)
 
 
+@pytest.mark.parametrize("name", ["trimap", "trimaps"])
+@pytest.mark.parametrize(
+    ("image", "alpha"), [("merged", "alpha"), ("merged", "GT"), ("image", "GT"), ("original", "mask")]
+)
+def test_trimaps_beside_a_test_set_that_comes_without_are_used(folders, image, alpha, name):
+    for source, folder in (("image", image), ("alpha", alpha), ("trimap", name)):
+        (folders / source).rename(folders / folder)
+    (case, *_) = list_cases(data=folders)
+    assert case == Case("a", folders / image / "a.png", folders / name / "a.png", folders / alpha / "a.png")
+    (case, *_) = list_cases(data=folders, trimap="from-alpha")
+    assert case.trimap is None
+
+
 def test_the_image_of_a_prediction_is_found_where_there_is_one(folders):
     """The folders of alphas and trimaps alone leave AIM-500 and P3M-500 open."""
     (folders / "alpha").rename(folders / "mask")

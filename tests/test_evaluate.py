@@ -239,7 +239,7 @@ def cut_file(folder):
 
 def other_size(folder):
     write(folder / "alpha/b.png", np.zeros((33, 63), np.uint8))
-    return "b: sizes differ: image 64 x 33, trimap 64 x 33, alpha 63 x 33 pixels"
+    return "sizes differ: image 64 x 33, trimap 64 x 33, alpha 63 x 33 pixels"
 
 
 def other_values(folder):
@@ -258,7 +258,7 @@ def test_one_bad_image_is_named_and_the_rest_scored(run, sample_set, tmp_path, d
     assert [scores_of(score) for score in result.images] == [scores_of(whole.images[i]) for i in (0, 2)]
     assert result.mean["sad"] == pytest.approx((whole.images[0].sad + whole.images[2].sad) / 2)
     (line,) = lines
-    assert line.startswith("left out: ")
+    assert line.startswith("left out: b: ")
     assert message in line
     (left,) = json.loads((tmp_path / "out/scores.json").read_text())["left_out"]
     assert left["name"] == "b"
@@ -300,7 +300,7 @@ def test_an_alpha_that_is_not_finite_is_left_out(run, sample_set):
     broken = StandIn(compute=lambda x: x[:, :1] / 0 * 0)
     result, lines = run(cases_of(sample_set, "image", "trimap", "alpha"), broken)
     assert result.images == []
-    assert lines[0] == "left out: a: the network's alpha is not finite everywhere; try `amp` off"
+    assert lines[0] == "left out: a: the network's alpha is not finite everywhere; use another checkpoint"
 
 
 def test_the_test_set_is_never_written_over(run, sample_set, tmp_path):
@@ -330,6 +330,19 @@ def test_wrong_arguments(run, sample_set):
         run(cases)
     with pytest.raises(ValueError, match="`trimap` must be files, all-unknown or from-alpha, got 'none'"):
         run(cases, StandIn(), trimap="none")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\r=1", "a\nb", 'a"b,c', "'quoted"])
+def test_names_stay_names_in_a_spreadsheet(tmp_path, name):
+    score = Score(name, None, None, None, None, 4, 1.0, 2.0, 3.0, 4.0)
+    evaluation = evaluate.Evaluation([score], dict.fromkeys(METRICS, 1.0), [], None, "files", None, "as predicted")
+    evaluate.write_scores(tmp_path, evaluation)
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
+    assert [row["sad"] for row in rows] == ["1.0", "1.0"]
+    assert not rows[0]["name"].startswith(tuple("=+-@\t\r"))
+    assert rows[0]["name"].removeprefix("'" if name[0] != "'" else "") == name
+    assert json.loads((tmp_path / "scores.json").read_text())["images"][0]["name"] == name
+    assert len(evaluate.table(evaluation).splitlines()) == 3
 
 
 # ---- many images

@@ -1,18 +1,22 @@
 """Images on disk: every kind that users have gives the same arrays, and what is wrong is told in one line."""
 
 import struct
+import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from dptmat.data.cases import Case, list_images, pair, read_lines, require_apart
+from dptmat.data.cases import Case, list_images, pair, require_apart
+from dptmat.data.folders import read_lines
 from dptmat.data.image_io import (
     EXTENSIONS,
     read_alpha,
     read_image,
     read_mask,
+    read_size,
     read_trimap,
     require_same_size,
     write_png,
@@ -180,11 +184,11 @@ def test_a_deep_alpha_is_turned_upright(tmp_path):
 @pytest.mark.parametrize(
     ("ending", "keep", "message"),
     [
-        (".png", 0.5, "cannot be read: image file is truncated"),
-        (".jpg", 0.5, "cannot be read: image file is truncated"),
-        (".png", 0, "is not an image that can be read"),
-        (".jpg", 0.01, "cannot be read: Truncated File Read"),
-        (".jpg", 0, "is not an image that can be read"),
+        (".png", 0.5, "cannot be read: it ends before its end"),
+        (".jpg", 0.5, "cannot be read: it ends before its end"),
+        (".png", 0, "is not an image that can be read: it is empty"),
+        (".jpg", 0.01, "cannot be read: it ends before its end"),
+        (".jpg", 0, "is not an image that can be read: it is empty"),
     ],
 )
 def test_a_truncated_file_is_named(tmp_path, reader, ending, keep, message):
@@ -198,7 +202,7 @@ def test_a_truncated_file_is_named(tmp_path, reader, ending, keep, message):
 def test_what_is_no_picture_is_named(tmp_path, reader):
     (tmp_path / "text.png").write_text("a picture")
     (tmp_path / "folder.png").mkdir()
-    assert refused(reader, tmp_path / "text.png") == f"{tmp_path}/text.png is not an image that can be read"
+    assert refused(reader, tmp_path / "text.png") == f"{tmp_path}/text.png is not an image that can be read: it is text"
     assert refused(reader, tmp_path / "folder.png") == f"{tmp_path}/folder.png cannot be read: Is a directory"
     assert refused(reader, tmp_path / "none.png") == f"{tmp_path}/none.png cannot be read: No such file or directory"
 
@@ -277,16 +281,20 @@ def make_folder(folder, *names):
     return folder
 
 
-def test_a_folder_is_listed_by_name_without_what_is_no_picture(tmp_path):
+def test_a_folder_is_listed_by_path_without_what_is_no_picture(tmp_path):
     folder = make_folder(tmp_path / "x", "b.png", "a.JPG", "c.d.tiff", "notes.txt", "e")
     make_folder(folder / "below", "f.png")
     listed = list_images("--image", folder)
-    assert list(listed.items()) == [("a", folder / "a.JPG"), ("b", folder / "b.png"), ("c.d", folder / "c.d.tiff")]
+    assert list(listed.items()) == [
+        ("a", folder / "a.JPG"), ("b", folder / "b.png"), ("below/f", folder / "below/f.png"),
+        ("c.d", folder / "c.d.tiff"),
+    ]  # fmt: skip
     assert list_images("--image", str(folder / "b.png")) == {"b": folder / "b.png"}
 
 
 def test_a_list_is_relative_to_its_folder(tmp_path):
-    (tmp_path / "list.txt").write_bytes(f"\ufeffx/b.png\r\n\n{tmp_path}/y/a b.png\r\n".encode())
+    make_folder(tmp_path / "x", "b.png")
+    (tmp_path / "list.txt").write_bytes(f"\ufeffx/b.png\r\n\n{tmp_path}/y/a b.png \r\n".encode())
     listed = list_images("image", tmp_path / "list.txt")
     assert list(listed.items()) == [("a b", tmp_path / "y/a b.png"), ("b", tmp_path / "x/b.png")]
     assert read_lines("image", tmp_path / "list.txt") == ["x/b.png", f"{tmp_path}/y/a b.png"]
@@ -296,12 +304,12 @@ def test_what_cannot_be_listed(tmp_path):
     make_folder(tmp_path / "empty", "notes.txt")
     make_folder(tmp_path / "twins", "a.png", "a.jpg")
     (tmp_path / "list.txt").write_text("\n")
-    looked_for = f"(looked for {', '.join(EXTENSIONS)})"
+    looked_for = f"(looked for {', '.join(EXTENSIONS)} in it and below)"
     for name, message in (
         ("none", "does not exist; give a folder of images"),
         ("none.png", "does not exist; give a folder of images"),
         ("empty", f"holds no image {looked_for}"),
-        ("list.txt", f"holds no image {looked_for}"),
+        ("list.txt", "is an empty list; it holds one path per line"),
         ("twins", "holds both a.jpg and a.png; keep one"),
     ):
         assert refused(list_images, "bg", tmp_path / name) == f"`bg` {tmp_path}/{name} {message}"
@@ -348,9 +356,112 @@ def test_a_folder_that_is_read_is_not_written_to(tmp_path):
     folder = make_folder(tmp_path / "x", "a.png")
     (tmp_path / "link").symlink_to(folder)
     for out in (folder, tmp_path / "link", folder / ".." / "x", str(folder)):
-        assert refused(require_apart, out, [folder / "a.png"]) == (
+        assert refused(require_apart, [tmp_path, Path(out)], [folder / "a.png"]) == (
             f"{folder} is read and would be written to as well; give another folder as `out`"
         )
-    assert refused(require_apart, folder, [tmp_path / "link/a.png"]).startswith(f"{tmp_path}/link is read and ")
-    require_apart(folder / "below", [folder / "a.png"])
-    require_apart(tmp_path, [folder / "a.png"])
+    assert refused(require_apart, [folder], [tmp_path / "link/a.png"]).startswith(f"{tmp_path}/link is read and ")
+    require_apart([folder / "below"], [folder / "a.png"])
+    require_apart([tmp_path], [folder / "a.png"])
+
+
+def turned(array, orientation):
+    """What EXIF means by its numbers: which side of what is stored is the upper and which the left one."""
+    return {
+        1: lambda x: x,
+        2: lambda x: x[:, ::-1],
+        3: lambda x: x[::-1, ::-1],
+        4: lambda x: x[::-1],
+        5: lambda x: x.swapaxes(0, 1),
+        6: lambda x: x[::-1].swapaxes(0, 1),
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+        8: lambda x: x[:, ::-1].swapaxes(0, 1),
+    }[orientation](array)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_tiff_is_upright(tmp_path, mode, compression, orientation):
+    colors = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
+    if mode == "I;16":
+        picture, expected = Image.fromarray(colors[..., 0].astype(np.uint16) * 257), np.dstack([colors[..., 0]] * 3)
+    else:
+        picture = Image.fromarray(colors).convert(mode)
+        expected = np.asarray(picture.convert("RGB"))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    picture.save(tmp_path / "a.tif", compression=compression, exif=exif)
+    expected = turned(expected, orientation)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
+    assert read_size(tmp_path / "a.tif") == expected.shape[1::-1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+def test_a_size_is_that_of_the_image(tmp_path, ending, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = save(tmp_path / f"a{ending}", np.zeros((6, 10, 3), np.uint8), exif=exif)
+    for upright in (True, False):
+        assert read_size(path, upright=upright) == read_image(path, upright=upright).shape[1::-1]
+
+
+def test_values_of_16_bits_are_told_as_they_are_in_the_file(tmp_path):
+    deep = LEVELS.astype(np.uint16) * 257
+    np.testing.assert_array_equal(read_trimap(save(tmp_path / "a.png", deep)), TRIMAP)
+    deep[0, :3] = 700
+    assert refused(read_trimap, save(tmp_path / "a.png", deep)) == (
+        f"trimap {tmp_path}/a.png holds 700 (3 pixels); expected 0, 32896 and 65535 alone: save these as PNG"
+    )
+    assert refused(read_mask, save(tmp_path / "a.png", np.array([[0, 20000]], np.uint16))) == (
+        f"mask {tmp_path}/a.png has no value above 20000; foreground is from 32768: save it as 65535"
+    )
+    message = refused(read_alpha, save(tmp_path / "a.png", np.array([[0, 1]], np.uint16)))
+    assert message.endswith("no value above 1, where white is 65535; save it multiplied by 65535")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+def test_a_photograph_that_loses_its_transparency_is_told(tmp_path, caplog, mode):
+    picture = Image.fromarray(GREY).convert(mode)
+    options = {"transparency": 7} if mode in ("P", "L") else {}
+    picture.save(tmp_path / "opaque.png")
+    read_image(tmp_path / "opaque.png")
+    assert not caplog.messages
+    if not options:
+        picture.putpixel((3, 3), tuple([9] * (len(mode) - 1) + [254]))
+    picture.save(tmp_path / "a.png", **options)
+    read_image(tmp_path / "a.png")
+    assert caplog.messages == [f"{tmp_path}/a.png is partly transparent: its colours are taken as if it were not"]
+
+
+@pytest.mark.parametrize("reader", [*READERS, read_size])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><title>", "is not an image that can be read: it is an HTML page, such as an error that a"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer, not the file itself: git lfs pull"),
+        (b"\0\x05\x16\x07\0\2\0\0", "it is what macOS keeps beside a file (AppleDouble), not the file itself"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC file"),
+        (bytes(4096), "it is nothing but zero bytes, as a disk or a download leaves them that has failed"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "cannot be read: it begins as a PNG file, but is damaged"),
+        (b"II*\0" + bytes(99), "cannot be read: it begins as a TIFF file, but is damaged"),
+        (b"\x01\x02\x03\x80", "is not an image that can be read"),
+    ],
+)
+def test_what_a_file_is_instead_of_an_image_is_told(tmp_path, reader, content, message):
+    (tmp_path / "a.png").write_bytes(content)
+    said = refused(reader, tmp_path / "a.png")
+    assert said.startswith(f"{tmp_path}/a.png ")
+    assert message in said
+
+
+@pytest.mark.parametrize("reader", [*READERS, read_size])
+def test_an_image_that_claims_too_many_pixels_is_refused(tmp_path, reader):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 13400, 13400, 8, 0, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b""))
+    assert refused(reader, tmp_path / "a.png") == (
+        f"{tmp_path}/a.png claims more than 178,956,970 pixels; make it smaller"
+    )

@@ -1,5 +1,6 @@
 """The list of photographs: what is found, in which order, and what the strict check names."""
 
+import hashlib
 import os
 import shutil
 import threading
@@ -260,6 +261,56 @@ def test_a_photograph_that_is_listed_many_times_counts_as_often(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg\n" * 6 + "b.jpg\n" * 4)
     index = ImageIndex.open(tmp_path / "list.txt")
     assert index.occurrences([f"{tmp_path}/a.jpg", f"{tmp_path}/c.jpg", f"{tmp_path}/b.jpg"]).tolist() == [6, 0, 4]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("blanks", [" ", "\t", "  \t ", "\r", ""])
+@pytest.mark.parametrize("first", [True, False])
+def test_blanks_at_the_end_of_a_line_count_only_where_a_name_has_them(tmp_path, line_end, blanks, first):
+    names = ["a.jpg", "b.jpg", "c.jpg "]
+    for name in names:
+        (tmp_path / name).touch()
+    lines = [f"a.jpg{blanks}", "c.jpg ", "b.jpg"] if first else ["c.jpg ", "b.jpg", f"a.jpg{blanks}"]
+    expected = ["a.jpg", "c.jpg ", "b.jpg"] if first else ["c.jpg ", "b.jpg", "a.jpg"]
+    (tmp_path / "list.txt").write_bytes("".join(line + line_end for line in lines).encode())
+    index = ImageIndex.open(tmp_path / "list.txt")
+    assert [index[i] for i in range(3)] == [str(tmp_path / name) for name in expected]
+    assert index.occurrences([str(tmp_path / name) for name in expected]).tolist() == [1, 1, 1]
+    write_list(tmp_path / "good.txt", index, ())
+    again = ImageIndex.open(tmp_path / "good.txt")
+    assert [again[i] for i in range(3)] == [index[i] for i in range(3)]
+
+
+@pytest.mark.parametrize("name", ["a.jpg ", "a.jpg\t", "a.jpg\r"])
+@pytest.mark.parametrize("other", [True, False])
+def test_a_name_that_ends_with_a_blank_is_taken_first(tmp_path, name, other):
+    (tmp_path / name).touch()
+    if other:
+        (tmp_path / name.rstrip()).touch()
+    (tmp_path / "list.txt").write_bytes(f"{name}\nb.jpg\n".encode())
+    assert ImageIndex.open(tmp_path / "list.txt")[0] == str(tmp_path / name)
+
+
+def test_the_digest_of_a_list_is_of_its_lines_as_they_are(tmp_path):
+    """So that a run of an earlier version goes on."""
+    (tmp_path / "list.txt").write_bytes(b"a.jpg \r\nb.jpg\r\n")
+    expected = hashlib.blake2b(b"a.jpg \r\nb.jpg\r\n", digest_size=16).hexdigest()
+    assert ImageIndex.open(tmp_path / "list.txt").digest() == expected
+
+
+@pytest.mark.parametrize("data", ["x\ny", "x\ny/below", "x\ny/list.txt", "."])
+def test_a_line_break_above_the_photographs_is_refused_in_a_line(tmp_path, monkeypatch, dptmat, data):
+    (tmp_path / "x\ny/below").mkdir(parents=True)
+    (tmp_path / "x\ny/below/a.jpg").touch()
+    (tmp_path / "x\ny/list.txt").write_text("below/a.jpg\n")
+    monkeypatch.chdir(tmp_path / "x\ny" if data == "." else tmp_path)
+    (tmp_path / "out").mkdir()
+    status, _, error = dptmat("index", "--data", data, "--out", tmp_path / "out/list.txt")
+    assert status == 2
+    assert "x\\ny" in error
+    assert "holds a line break; rename the folder" in error
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_files_of_other_endings_are_counted_and_new_kinds_taken(tmp_path, said):

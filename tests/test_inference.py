@@ -138,8 +138,8 @@ def half(self, x):
     [
         (MatteFormer, 6, True, 640, 2016),
         (GCAMatting, 6, True, None, 1568),
-        (MGMatting, 6, False, None, 2016),
-        (MGMatting, 4, False, None, 2016),
+        (MGMatting, 6, True, None, 2016),
+        (MGMatting, 4, True, None, 2016),
         (MatteFormer, 3, False, 640, 2016),
         (StandIn, 6, True, None, 2016),
     ],

@@ -47,7 +47,7 @@ def test_tensors_are_found_wherever_they_lie(part, parallel):
 
 
 def test_a_module_is_stripped_once_and_from_all_or_none():
-    assert tensors_of(state_of("module.module.a")) == state_of("module.a")
+    assert tensors_of(state_of("module.module.a")) == state_of("a")
     assert tensors_of(state_of("module.a", "b")) == state_of("module.a", "b")
     assert tensors_of({}) == {}
 

@@ -4,6 +4,7 @@ import base64
 import collections
 import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -107,7 +108,7 @@ def write_evaluation(run, names):
 
 def page_on(run):
     out = run.parent / "page.html"
-    report(run, out)
+    report(run, out, [run.parent / "inputs"])
     return Document(out.read_text(encoding="utf-8"))
 
 
@@ -238,7 +239,7 @@ def test_an_image_that_was_moved_is_named_and_the_rest_is_shown(dptmat, tmp_path
     run = write_run(tmp_path / "run", names=["leaf", "fur"])
     gone = (run / "evaluation/alpha" if kind == "prediction" else tmp_path / "inputs" / kind) / "1.png"
     gone.unlink()
-    status, output, _ = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    status, output, _ = dptmat("report", "--run", run, "--images", tmp_path / "inputs", "--out", tmp_path / "page.html")
     assert status == 0
     caption = "truth" if kind == "alpha" else kind
     assert f"missing: fur: no {caption}: {gone} cannot be read: No such file" in output
@@ -327,7 +328,7 @@ def test_a_page_needs_none_of_the_libraries_of_training(tmp_path):
         (["--run", "{tmp}/run", "--out", "{tmp}"], "--out {tmp} is a folder or in none"),
         (["--run", "{tmp}/foreign"], "log.jsonl: line 2 is not of a training's log"),
         (["--run", "{tmp}/text"], "log.jsonl: line 1 is not of a training's log"),
-        (["--run", "{tmp}/unset"], "settings {tmp}/unset/config.toml cannot be read as TOML: [Errno 2] No such file"),
+        (["--run", "{tmp}/unset"], "{tmp}/unset/config.toml is missing, or no file; give the folder that"),
         (["--run", "{tmp}/scores"], "scores.json is not what dptmat evaluate writes: it has no 'mean'"),
         (["--run", "{tmp}/broken"], "scores.json is not what dptmat evaluate writes: Expecting value"),
         ([], "Missing option '--run'"),
@@ -350,6 +351,182 @@ def test_bad_input_gives_one_line_and_status_2(dptmat, tmp_path, monkeypatch, wo
     assert not list(tmp_path.glob("*.html*"))
 
 
+@pytest.mark.parametrize("kind", ["image", "trimap", "alpha", "prediction"])
+@pytest.mark.parametrize("way", ["absolute", "dots", "link", "folder"])
+def test_no_image_from_outside_the_run_gets_into_the_page(dptmat, tmp_path, kind, way):
+    run = write_run(tmp_path / "run", names=["leaf", "fur"])
+    inside = run / "evaluation/alpha"
+    for other in ("image", "trimap", "alpha"):
+        (tmp_path / "inputs" / other).rename(run / "evaluation" / f"{other}s")
+    secret = tmp_path / "run of another/secret.png"
+    secret.parent.mkdir()
+    cv2.imwrite(str(secret), np.full(SIZE, 77, np.uint8))
+    (inside / "link.png").symlink_to(secret)
+    (run / "folder").symlink_to(secret.parent)
+    path = {
+        "absolute": str(secret), "dots": "../../run of another/secret.png", "link": "alpha/link.png",
+        "folder": str(run / "folder/secret.png"),
+    }[way]  # fmt: skip
+    scores = json.loads((run / "evaluation/scores.json").read_text())
+    for k, entry in enumerate(scores["images"]):
+        entry |= {other: f"{other}s/{k}.png" for other in ("image", "trimap", "alpha")} | {kind: path}
+    (run / "evaluation/scores.json").write_text(json.dumps(scores))
+    status, output, _ = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert status == 0
+    assert output.count(f"left out: 2 images that are not in --run {run}, such as ") == 1
+    assert "name the folder that they are in by --images" in output
+    document = Document((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert not any((pixels(image) == 77).all() for image in document.all("img"))
+    assert len(document.all("img")) == 2 * (4 if kind == "image" else 3)  # the error map needs the other three
+    status, _, _ = dptmat("report", "--run", run, "--images", secret.parent, "--out", tmp_path / "page.html")
+    shown = Document((tmp_path / "page.html").read_text(encoding="utf-8")).all("img")
+    assert any((pixels(image) == 77).all() for image in shown) or kind == "trimap"
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "config.toml", "evaluation/scores.json", "preview.png"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_file_of_a_run_that_leads_out_of_it_or_is_none_is_not_read(dptmat, tmp_path, name, kind):
+    run = write_run(tmp_path / "run", names=["leaf"])
+    cv2.imwrite(str(run / "preview.png"), np.zeros((4, 4, 3), np.uint8))
+    (run / name).rename(tmp_path / "elsewhere")
+    if kind == "link":
+        (run / name).symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(run / name)
+    status, output, error = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    if name == "preview.png":
+        assert status == 0
+        assert "preview" not in output or "left out: 4 images" in output
+    else:
+        assert (status, output) == (2, "")
+        assert name in error
+        assert error.count("\n") == 1
+
+
+def test_a_name_cannot_look_like_a_line_of_the_command(dptmat, tmp_path):
+    run = write_run(tmp_path / "run", names=["leaf\npage.html: 9.9 MB\x1b[2J"])
+    (run / "evaluation/alpha/0.png").unlink()
+    status, output, _ = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert status == 0
+    assert "missing: leaf\\npage.html: 9.9 MB\\x1b[2J: no prediction: " in output
+    assert not any(line.startswith("page.html: 9.9 MB") for line in output.splitlines())
+
+
+def deep(levels=100_000):
+    return "[" * levels + "]" * levels
+
+
+LINE = '{"step": 1, "loss": 1.0}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "loss": true}', '{"step": 1, "loss": [1]}', '{"step": 1, "loss": {"a": 1}}', '{"step": "1"}',
+        '{"step": -1, "loss": 1}', '{"step": 1.5, "loss": 1}', '{"step": NaN}', '{"step": Infinity, "loss": 1}',
+        '{"step": null, "loss": 1}', '{"step": 1' + "0" * 30 + ', "loss": 1}', '{"step": 1' + "0" * 9999 + "}", "1",
+        '{"loss": 1}', '"text"', "null", "[]", "\0", '{"step": 1,', "<html>", deep(),
+        '{"step": 1, "x": ' + deep() + "}",
+        '{"left_out": 3, "reason": "x"}', '{"left_out": "a"}', '{"left_out": "a", "reason": ["x"]}',
+        '{"step": 1, "validation": 3}', '{"step": 1, "validation": {"sad": "low"}}', '{"validation": {"sad": 1}}',
+        '{"step": 1, "validation": null}', '{"step": 1, "' + "x" * (1 << 20) + '": 1}', "", "\udcff\udcfe",
+        "{" + ", ".join(f'"n{k}": 1' for k in range(99)) + ', "step": 1}',
+    ],
+)  # fmt: skip
+def test_a_broken_line_of_a_log_is_named(dptmat, tmp_path, line):
+    run = write_run(tmp_path / "run")
+    (run / "log.jsonl").write_text(f"{LINE}{line}\n{LINE}", errors="surrogateescape")
+    status, output, error = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert (status, output) == (2, "")
+    assert error == f"dptmat: {run}/log.jsonl: line 2 is not of a training's log; restore the file\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "loss": NaN}', '{"step": 1, "loss": Infinity}', '{"step": 1, "loss": 1e308, "l1": -1e308}',
+        '{"step": 1, "loss": 1' + "0" * 400 + "}", '{"step": 9007199254740991, "loss": 1}', '{"step": 0, "loss": 0}',
+        '{"step": 1, "loss": 9e37, "l1": -9e37, "learning_rate": 9e37}', '{"step": 1, "loss": 1e-320}',
+        '{"step": 1, "waited": 9e37, "loss": 1e-30}', '{"step": 1}', '{"step": 1, "skipped": 3, "advice": [1]}',
+        '{"left_out": "\\u0000\\ud800\\n", "reason": ""}', '{"step": 1, "validation": {"sad": 1e300}}',
+        '{"step": 1, "loss": 1, "step": 2, "$x^{2}$_": 3}', '{"step": 1, "loss": 1}\n{"step": 1, "loss": 2}',
+    ],
+)  # fmt: skip
+def test_odd_numbers_of_a_log_are_no_trouble(dptmat, tmp_path, line):
+    run = write_run(tmp_path / "run")
+    (run / "log.jsonl").write_text(f"{LINE}{line}\n{LINE}")
+    status, _, error = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert (status, error) == (0, "")
+    assert "The log holds no numbers" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": 3}, {"images": {"a": 1}}, {"images": [3]}, {"images": [None]}, {"images": [{}]}, {"mean": 3},
+        {"mean": []}, {"mean": {}}, {"left_out": 3}, {"left_out": [3]}, {"left_out": [{"name": 1, "reason": "x"}]},
+        {"checkpoint": ["x"]}, {"known_regions": {"a": 1}},
+        *({"images": {key: value}} for key in ("name", "image", "unknown_pixels", "sad") for value in (
+            [1], {"a": 1}, True, "\0" if key == "image" else b"", 10**30 if key == "unknown_pixels" else [None], 1.5
+        ) if not (key == "sad" and value == 1.5) and value != b""),
+        *({"mean": {"sad": value}} for value in ("1", [1], True)),
+    ],
+)  # fmt: skip
+def test_scores_of_other_kinds_are_refused(dptmat, tmp_path, change):
+    run = write_run(tmp_path / "run", names=["leaf"])
+    path = run / "evaluation/scores.json"
+    scores = json.loads(path.read_text())
+    ((key, value),) = change.items()
+    if isinstance(value, dict) and key == "images" and "a" not in value:
+        scores["images"][0] |= value
+    elif isinstance(value, dict) and key == "mean" and value:
+        scores["mean"] |= value
+    else:
+        scores[key] = value
+    path.write_text(json.dumps(scores))
+    status, output, error = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert (status, output) == (2, "")
+    assert error.startswith(f"dptmat: {path} is not what dptmat evaluate writes: ")
+    assert error.endswith("; evaluate again\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "\0", "[1]", "3", "null", deep(), '{"images": ' + deep() + "}", "\udcff", '{"a"'])
+def test_scores_that_are_no_json_are_refused(dptmat, tmp_path, text):
+    run = write_run(tmp_path / "run", names=["leaf"])
+    (run / "evaluation/scores.json").write_text(text, errors="surrogateescape")
+    status, output, error = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert (status, output) == (2, "")
+    assert "scores.json is not what dptmat evaluate writes: " in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'steps = "many"', "steps = 1.5", "steps = [1]", "steps = true", "[model]\na = 1", "data = 2020-01-01", "a",
+        "data = \0", f"data = {deep(5000)}", "data = 1" + "0" * 9999, "\udcff = 1", 'a = "' + "x" * (1 << 20) + '"',
+        "a = 1\na = 2", "[[fg]]\n",
+    ],
+)  # fmt: skip
+def test_settings_of_other_kinds_are_refused(dptmat, tmp_path, text):
+    run = write_run(tmp_path / "run")
+    (run / "config.toml").write_text(text, errors="surrogateescape")
+    status, output, error = dptmat("report", "--run", run, "--out", tmp_path / "page.html")
+    assert (status, output) == (2, "")
+    assert "config.toml" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_log_of_a_million_lines_is_read(tmp_path):
+    run = write_run(tmp_path / "run")
+    with open(run / "log.jsonl", "w") as log:
+        log.writelines(f'{{"step": {step}, "loss": 1.0}}\n' for step in range(1_000_000))
+    report(run, tmp_path / "page.html")
+    assert "The log holds 1,000,000 lines" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -369,7 +546,7 @@ def browser():
 @pytest.fixture
 def open_page(browser, run):
     """Function that opens the page of the run; afterwards nothing but it was asked for, and nothing complained."""
-    report(run, run.parent / "page.html")
+    report(run, run.parent / "page.html", [run.parent / "inputs"])
     address = (run.parent / "page.html").as_uri()
     contexts, requests, complaints = [], [], []
 

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
 from dptmat.config import settings
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.settings import from_mapping, read_toml, setting, to_toml
 from dptmat.errors import UserError
+from dptmat.training.build import choose_micro_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,3 +109,64 @@ def test_every_default_is_within_its_limits_and_explained(cls):
     for field in dataclasses.fields(cls):
         assert field.metadata["help"].endswith(".")
         assert field.type in (int, float, str, bool)
+
+
+ODD = (float("inf"), -float("inf"), float("nan"), -1, 0, 0.0, 1e300, 10**30, 10**400, -(10**400), "1", None, True, [1])
+NUMBERS = [
+    (cls, field.name) for cls in (PretrainConfig, FinetuneConfig) for field in dataclasses.fields(cls)
+    if field.type in (int, float)
+]  # fmt: skip
+WORDS = [
+    (cls, field.name) for cls in (PretrainConfig, FinetuneConfig) for field in dataclasses.fields(cls)
+    if field.type is str
+]  # fmt: skip
+
+
+def with_setting(cls, name, value):
+    needed = {field.name: "x" for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    return from_mapping(cls, {**needed, name: value}, "odd.toml")
+
+
+def refusal(cls, name, value):
+    """The sentence with which a value is refused, or the settings that it becomes a part of."""
+    try:
+        return None, with_setting(cls, name, value)
+    except UserError as error:
+        return str(error), None
+
+
+@pytest.mark.parametrize(("cls", "name"), NUMBERS)
+def test_every_number_is_taken_or_refused_in_a_line(cls, name):
+    """What is taken can be written, is read as the same, and divides into micro-batches at once."""
+    whole = next(field.type for field in dataclasses.fields(cls) if field.name == name) is int
+    for value in ODD:
+        sentence, taken = refusal(cls, name, value)
+        if sentence is not None:
+            assert f"`{name}`" in sentence
+            assert len(sentence) < 300
+            assert sentence.isprintable()
+            continue
+        assert isinstance(value, int if whole else int | float)
+        assert abs(value) <= (2**64 if whole else 1e30)
+        assert tomllib.loads(to_toml(taken))[name] == value
+        if taken.batch_size % 2 == 0:
+            assert choose_micro_batch(taken, 1, 2, 2) == (taken.micro_batch or 2)
+
+
+@pytest.mark.parametrize(("cls", "name"), WORDS)
+def test_every_word_is_taken_or_refused_in_a_line(cls, name):
+    for value in ("a\0b", "a\nb", "\x1b[2J", "x" * 10**6, "", 3, None, ["a"], {"a": 1}, b"a", 10**400):
+        sentence, taken = refusal(cls, name, value)
+        if sentence is not None:
+            assert f"`{name}`" in sentence
+            assert len(sentence) < 300
+            assert sentence.isprintable()
+        else:
+            assert getattr(taken, name) == value
+            assert isinstance(value, str)
+            assert "\0" not in value
+
+
+def test_a_file_of_settings_has_an_end():
+    with pytest.raises(UserError, match="--config /dev/zero cannot be read as TOML: it has more than 1048576 bytes"):
+        read_toml("/dev/zero", "--config")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_in import StandIn
 
 from dptmat.data.cases import list_images, pair
 from dptmat.data.image_io import read_alpha, read_image, read_size, read_trimap
@@ -185,4 +186,57 @@ def test_where_no_folder_can_be_written_loops_are_compiled_without_a_cache(tmp_p
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
-    assert done.stderr.count("no folder for compiled loops can be written") == 1
+    assert done.stderr.count("no folder for compiled loops can be used") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["full", "gone", "damaged", "unreadable"])
+def test_a_cache_of_compiled_loops_that_fails_at_any_moment_ends_nothing(tmp_path, trouble):
+    """Where no file may grow, the system refuses what is written, as on a full disk."""
+    code = (
+        "import os, resource, shutil, sys, torch, dptmat, dptmat.kernels\n"
+        "if sys.argv[1] == 'full': resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "if sys.argv[1] == 'gone': shutil.rmtree('cache'); open('cache', 'w').close()\n"
+        "print(dptmat.random_trimap(torch.arange(2), 0, (14, 14)).sum().item())"
+    )
+
+    def start(what):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        done = subprocess.run(
+            [sys.executable, "-c", code, what], capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout), done.stderr
+
+    said = "no folder for compiled loops can be used"
+    if trouble in ("full", "gone"):
+        result, message = start(trouble)
+        assert message.count(said) == 1
+    else:
+        result, message = start("")
+        assert said not in message
+        for path in (tmp_path / "cache").rglob("*.nbi" if trouble == "unreadable" else "*.nb[ic]"):
+            path.write_bytes(path.read_bytes()[:40] + b"?")
+            if trouble == "unreadable":
+                path.unlink()
+                path.mkdir()
+        again, message = start("")
+        assert again == result
+        assert message.count(said) == 1
+    assert result == 2 * 49 * (3 * 1 + 1 * 2)  # of four cells three are unknown, and one is foreground
+
+
+def test_pillow_does_not_write_over_a_progress_bar(dptmat, tmp_path, monkeypatch, recwarn):
+    """It warns of odd EXIF, of odd TIFF and of many pixels, none of which a user can mend."""
+    monkeypatch.setattr("dptmat.weights.load.load_network", lambda path, device: (StandIn(in_channels=3), {}))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # warns beyond, refuses from twice as many
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.jpg", exif=exif.tobytes()[:-3] + b"\xff\xff\xff")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "b.tif", exif=exif)
+    content = (tmp_path / "b.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(content.replace(b"\x1a\x01\x05\0\1\0\0\0", b"\x1a\x01\x05\0\xff\xff\0\0"))
+    given = ["--image", str(tmp_path), "--out", str(tmp_path / "out")]
+    status, _, error = dptmat("predict", "--checkpoint", "x.pt", *given)
+    assert status == 0, error
+    assert not [str(warning.message) for warning in recwarn if "PIL" in warning.filename]

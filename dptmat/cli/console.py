@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -19,11 +21,19 @@ class Console(logging.Handler):
         self._command, self._err = command, err
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = escape(with_options(self.format(record), self._command))
+        line = escape(with_options(_in_one_line(record), self._command))
         if self._err and sys.stderr.isatty():
             line = f"\n{line}"  # below the line of a progress bar
         with contextlib.suppress(OSError, ValueError):
             click.echo(line, err=self._err)
+
+
+def _in_one_line(record: logging.LogRecord) -> str:
+    """Write what is logged; what it names may hold line breaks, which would look like lines of this library."""
+    if not isinstance(record.args, tuple):
+        return record.getMessage()
+    names = (str(value).replace("\n", "\\n") if isinstance(value, str | Path) else value for value in record.args)
+    return str(record.msg) % tuple(names) if record.args else str(record.msg)
 
 
 def escape(text: str) -> str:
@@ -32,7 +42,8 @@ def escape(text: str) -> str:
 
 
 def show_log(*, err: bool) -> None:
-    """Show what the library logs, from now on, on standard output or error."""
+    """Show what the library logs, from now on, on standard output or error; and not what Pillow warns of by itself."""
+    warnings.filterwarnings("ignore", module="PIL")
     logger = logging.getLogger("dptmat")
     logger.handlers = [Console(click.get_current_context().command, err=err)]
     logger.setLevel(logging.INFO)

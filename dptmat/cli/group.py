@@ -36,11 +36,18 @@ class Command(click.Command):
         rest = super().parse_args(ctx, args)
         for parameter in self.params:
             name, value = parameter.name or "", ctx.params.get(parameter.name or "")
-            if not isinstance(value, str) or not _is_path(parameter) or hasattr(parameter, "group"):
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(each, str) for each in values) or not _is_path(parameter):
                 continue
-            if not value or "\0" in value:
-                raise click.ClickException(f"{parameter.opts[0]} must be the path of a file or folder; got {value!r}")
-            ctx.params[name] = os.path.expanduser(value)
+            if hasattr(parameter, "group"):
+                continue
+            for each in values:
+                if not each or "\0" in each:
+                    raise click.ClickException(
+                        f"{parameter.opts[0]} must be the path of a file or folder; got {each!r}"
+                    )
+            expanded = tuple(map(os.path.expanduser, values))
+            ctx.params[name] = expanded if isinstance(value, tuple) else expanded[0]
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dptmat.cli.console import show_log
+from dptmat.cli.console import escape, show_log
 from dptmat.cli.group import dptmat, with_options
 from dptmat.cli.options import amp_option, device_option, out_folder_option, require_place_for_a_file
 from dptmat.defaults import TRIMAP_SOURCES
@@ -53,7 +53,7 @@ def evaluate_command(
     show_log(err=True)
     if (checkpoint is None) == (predictions is None):
         raise UserError("give one of `checkpoint`, a network, and `predictions`, a folder of alphas")
-    cases = list_cases(data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions)
+    cases = list_cases(data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions, leave_out=out)
     network = load_network(checkpoint, choose_device(device))[0] if checkpoint else None
     with click.progressbar(length=len(cases), file=sys.stderr) as bar:
         options: dict[str, Any] = {
@@ -68,7 +68,7 @@ def evaluate_command(
         click.echo("predictions are 0 and 255 where the trimap is, as in published results", err=True)
     else:
         click.echo("predictions are scored as they are, also where the trimap is 0 and 255", err=True)
-    click.echo(table(evaluation))
+    click.echo(escape(table(evaluation)))
     if out:
         click.echo(f"{out}: scores.csv, scores.json" + (" and the predictions in alpha" if network else ""))
     if evaluation.left_out:
@@ -123,7 +123,7 @@ def predict_command(
         left_out = [(name, reason) for name, reason in bar if reason]
     context = click.get_current_context()
     for name, reason in left_out:
-        click.echo(with_options(f"left out: {name}: {reason}", context.command), err=True)
+        click.echo(escape(with_options(f"left out: {name}: {reason}", context.command)), err=True)
     click.echo(f"{out}: {len(cases) - len(left_out)} alphas, {len(left_out)} left out")
     if left_out:
         context.exit(2 if len(left_out) == len(cases) else 1)
@@ -164,7 +164,11 @@ def compose_command(
 @dptmat.command("report")
 @click.option("--run", "run", required=True, metavar="DIR", help="Folder that a training wrote: its --out.")
 @click.option("--out", default="report.html", metavar="FILE", show_default=True, help="The page to write.")
-def report_command(run: str, out: str) -> None:
+@click.option(
+    "--images", metavar="DIR", multiple=True,
+    help="A folder outside of --run whose images the page may show, such as that of the test set; once for each.",
+)  # fmt: skip
+def report_command(run: str, out: str, images: tuple[str, ...]) -> None:
     """Write one HTML page on a run: its curves, its scores and its images; it opens anywhere, without a network.
 
     Example: dptmat report --run runs/first --out report.html
@@ -175,5 +179,5 @@ def report_command(run: str, out: str) -> None:
     require_place_for_a_file(out, f"--out {out}")
     if Path(out).exists() and Path(out).suffix.lower() not in (".html", ".htm") and not Path(out).is_char_device():
         raise UserError(f"--out {out} is there already and no page; give a name that ends in .html")
-    report(run, out)
+    report(run, out, images)
     click.echo(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB")

@@ -1,6 +1,7 @@
 """Options of the commands: made from the settings of a task, and those that several commands have."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from dptmat.config.run import GROUPS, LEADING
 from dptmat.config.settings import SettingsT, from_mapping, read_toml
 from dptmat.defaults import DEVICES, PRECISIONS
 from dptmat.errors import UserError
+from dptmat.files import refusal_to_write
 
 
 class _Option(click.Option):
@@ -95,12 +97,14 @@ def resolve(cls: type[SettingsT], config_file: str | None, options: dict[str, An
 
 
 def require_place_for_a_file(path: str, name: str, read: str | Path | None = None) -> None:
-    """Refuse a file to be written that is a folder, lies in none, or is the one that is read.
+    """Refuse a file to be written that is a folder, lies in none, cannot be written, or is the one that is read.
 
     Raises:
         UserError: It is so; the message calls the file ``name``.
     """
     if read is not None and Path(path).exists() and Path(read).exists() and Path(path).samefile(read):
         raise UserError(f"{name} is what is read; give another name")
-    if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+    if Path(path).is_dir() or not Path(os.path.realpath(path)).parent.is_dir():
         raise UserError(f"{name} is a folder or in none; give the name of a file in a folder that exists")
+    if refusal := refusal_to_write(path):
+        raise UserError(f"{name} cannot be written: {refusal}; give a place that this user may write to")

@@ -65,12 +65,14 @@ def preview_command(config_file: str | None, out: str, **options: Any) -> None:
 
     Example: dptmat preview --data imagenet/train --out preview.png
     """
-    from dptmat.contact_sheets import write_sheet
+    from dptmat.contact_sheets import require_format, write_sheet
     from dptmat.tasks.pretrain import preview
 
     show_log(err=False)
     settings = resolve(PretrainConfig, config_file, {**options, "out": out})
-    write_sheet(out, preview(settings))
+    require_place_for_a_file(settings.out, f"--out {out}")
+    require_format(settings.out)
+    write_sheet(settings.out, preview(settings), named=True)
     click.echo(out)
 
 

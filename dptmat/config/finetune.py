@@ -26,7 +26,9 @@ class FinetuneConfig(RunConfig):
         group=DATA,
         changeable_on_resume=True,
     )
-    size: int = setting(512, "Side of the square crops; a multiple of 32.", unit="PIXELS", low=64, group=DATA)
+    size: int = setting(
+        512, "Side of the square crops; a multiple of 32.", unit="PIXELS", low=64, high=8192, group=DATA
+    )
 
     init: str = setting(
         dataclasses.MISSING,
@@ -42,10 +44,10 @@ class FinetuneConfig(RunConfig):
         group=MODEL,
     )
 
-    steps: int = setting(200_000, "Optimizer steps of the run.", low=1, group=OPTIMIZATION)
+    steps: int = setting(200_000, "Optimizer steps of the run.", low=1, high=10**9 - 1, group=OPTIMIZATION)
     batch_size: int = setting(
         40, "Samples per optimizer step, over all processes and micro-batches.", unit="SAMPLES", low=1,
-        group=OPTIMIZATION,
+        high=2**20, group=OPTIMIZATION,
     )  # fmt: skip
     micro_batch: int = setting(
         0,

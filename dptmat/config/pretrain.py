@@ -37,7 +37,9 @@ class PretrainConfig(RunConfig):
         group=METHOD,
     )
 
-    epochs: int = setting(100, "Passes over the photographs, unless the steps are given.", low=1, group=OPTIMIZATION)
+    epochs: int = setting(
+        100, "Passes over the photographs, unless the steps are given.", low=1, high=10**6, group=OPTIMIZATION
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

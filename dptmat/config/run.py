@@ -27,7 +27,7 @@ class RunConfig:
 
     size: int = setting(
         224, "Side of the square images that the network is trained on; a multiple of 32.", unit="PIXELS", low=64,
-        group=DATA,
+        high=8192, group=DATA,
     )  # fmt: skip
     seed: int = setting(
         0, "Seed of everything random; equal seeds and settings give equal runs.", low=0, high=2**64 - 1, group=DATA
@@ -60,10 +60,12 @@ class RunConfig:
         group=MODEL,
     )
 
-    steps: int = setting(0, "Optimizer steps of the run; 0: as many as the epochs need.", low=0, group=OPTIMIZATION)
+    steps: int = setting(
+        0, "Optimizer steps of the run; 0: as many as the epochs need.", low=0, high=10**9 - 1, group=OPTIMIZATION
+    )
     batch_size: int = setting(
         512, "Samples per optimizer step, over all processes and micro-batches.", unit="SAMPLES", low=2,
-        group=OPTIMIZATION,
+        high=2**20, group=OPTIMIZATION,
     )  # fmt: skip
     micro_batch: int = setting(
         0,
@@ -104,10 +106,10 @@ class RunConfig:
         30.0, "Largest rotation to either side.", unit="DEGREES", low=0.0, high=180.0, group=AUGMENTATION
     )
     scale_min: float = setting(
-        0.8, "Smallest magnification of width or height.", unit="FACTOR", low=0.1, group=AUGMENTATION
+        0.8, "Smallest magnification of width or height.", unit="FACTOR", low=0.1, high=10.0, group=AUGMENTATION
     )
     scale_max: float = setting(
-        1.25, "Largest magnification of width or height.", unit="FACTOR", high=10.0, group=AUGMENTATION
+        1.25, "Largest magnification of width or height.", unit="FACTOR", low=0.1, high=10.0, group=AUGMENTATION
     )
     shear: float = setting(
         10.0, "Largest shear to either side.", unit="DEGREES", low=0.0, high=80.0, group=AUGMENTATION
@@ -184,8 +186,9 @@ class RunConfig:
     )
     # Likewise: 995, 1003, 997 and 1001 images/s with 1, 2, 3 and 4; waited 1.0 % with 1, 0.1 % with 2.
     prefetch: int = setting(
-        2, "Micro-batches prepared ahead.", unit="BATCHES", low=1, group=HARDWARE, changeable_on_resume=True
-    )
+        2, "Micro-batches prepared ahead.", unit="BATCHES", low=1, high=1024, group=HARDWARE,
+        changeable_on_resume=True,
+    )  # fmt: skip
     # That decoder has been reported to write out of order and to call files decoded that it has skipped, on an H100:
     # tests/test_hardware_decoder.py looks for it.
     hw_decoder_load: float = setting(

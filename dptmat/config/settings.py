@@ -23,6 +23,11 @@ except ModuleNotFoundError:  # Python 3.10
 
 _logger = logging.getLogger(__name__)
 
+# Largest numbers of settings without a limit of their own.
+_MOST: dict[type, float] = {int: 2**31 - 1, float: 1e30}
+_LONGEST = 1000  # letters of one that is a word, or words
+_LARGEST = 1 << 20  # bytes of a file of settings
+
 SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 
 
@@ -68,22 +73,34 @@ def check(settings: "DataclassInstance") -> None:
         kind: Any = field.type
         allowed = (int, float) if kind is float else kind
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise UserError(f"`{field.name}` must be of type {kind.__name__}, got {value!r}")
+            raise UserError(f"`{field.name}` must be of type {kind.__name__}, got {_short(value)}")
         if limits["choices"] and value not in limits["choices"]:
-            raise UserError(f"`{field.name}` must be one of {', '.join(limits['choices'])}; got {value!r}")
-        if kind is float and not math.isfinite(value):
+            raise UserError(f"`{field.name}` must be one of {', '.join(limits['choices'])}; got {_short(value)}")
+        if kind is float and not abs(value) < math.inf:  # of whole numbers, too, however large
             raise UserError(f"`{field.name}` must be a finite number; got {value}")
+        if isinstance(value, str) and not is_path(field) and not (value.isprintable() and len(value) <= _LONGEST):
+            raise UserError(f"`{field.name}` must be a word or words in one line; got {_short(value)}")
         empty = value == "" and field.default is dataclasses.MISSING
         if is_path(field) and (empty or "\0" in str(value)):
-            raise UserError(f"`{field.name}` must be the path of a file or folder; got {value!r}")
+            raise UserError(f"`{field.name}` must be the path of a file or folder; got {_short(value)}")
         low, high = limits["low"], limits["high"]
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            raise UserError(f"`{field.name}` must be {_expected(low, high)}; got {value}")
+            raise UserError(f"`{field.name}` must be {_expected(low, high)}; got {_short(value)}")
+        if kind in _MOST and high is None and value > _MOST[kind]:
+            raise UserError(f"`{field.name}` must be {_MOST[kind]} or less; got {_short(value)}")
 
 
 def is_path(field: dataclasses.Field) -> bool:
     """Tell whether a field is the path of a file or folder, perhaps with other words that it may be."""
     return bool({"DIR", "FILE"} & set((field.metadata["unit"] or "").split("|")))
+
+
+def _short(value: object) -> str:
+    """Write a value that is refused as Python does, of 100 letters at most, however long it is."""
+    if isinstance(value, int) and value.bit_length() > 300:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value[:100]) if isinstance(value, str | bytes) else repr(value)
+    return text if len(text) <= 110 else f"{text[:100]}..."
 
 
 def _expected(low: float | None, high: float | None) -> str:
@@ -151,10 +168,14 @@ def read_toml(path: str | Path, name: str) -> dict[str, Any]:
     """Read a TOML file; ``name`` is what messages call it.
 
     Raises:
-        UserError: It is missing or not TOML.
+        UserError: It is missing, larger than a file of settings, or not TOML.
     """
     try:
-        return tomllib.loads(os.fsdecode(Path(path).read_bytes()))
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST} bytes")
+        return tomllib.loads(os.fsdecode(content))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{name} {path} cannot be read as TOML: {error}") from error
 

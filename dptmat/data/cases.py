@@ -1,70 +1,111 @@
 """Which files belong together: found in folders and lists, and paired by name."""
 
+import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
+from dptmat.data.folders import is_image, read_lines, walk_images
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.errors import UserError, few
 
-# Folders that systems and programs put among a user's files; so are files whose names begin with a dot.
-_LITTER = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
+_Found = TypeVar("_Found")
 
 
-def is_litter(name: str) -> bool:
-    """Tell whether a file or folder of this name was put there by a system, such as ._image.jpg or @eaDir."""
-    return name.startswith(".") or name in _LITTER
+def list_images(parameter: str, where: str | Path, leave_out: str | Path | None = None) -> dict[str, Path]:
+    """Find images: {name: path}, in the order of their paths.
 
-
-def list_images(parameter: str, where: str | Path) -> dict[str, Path]:
-    """Find images: {name without ending: path}, sorted by name.
+    The name of an image is its path below the folder, without ending: "cat", or "clip/0001" in a subfolder. In a list
+    it is the file's own name, or, where some have the same, the path below the folder that all have in common.
 
     Args:
         parameter: How messages call ``where``, such as "alpha".
-        where: A folder (without its subfolders, and without what `is_litter`), one image, or a text file with a path
-            per line; relative ones are relative to the file's folder.
+        where: A folder, searched as by `dptmat.data.folders.walk_images`; one image; or a text file with a path per
+            line, where relative ones are relative to the file's folder.
+        leave_out: A folder whose content does not count, such as that which is written to.
 
     Raises:
-        UserError: It does not exist, holds no image, or two images of one name.
+        UserError: It does not exist, cannot be read, holds no image, or two images of one name.
     """
     where, called = Path(where), f"`{parameter}` {where}"
     if where.is_dir():
-        images = (path for path in where.iterdir() if path.name.lower().endswith(EXTENSIONS))
-        found = [path for path in images if not is_litter(path.name)]
+        found = _in_folder(where, called, leave_out)
     elif not where.exists():
         raise UserError(f"{called} does not exist; give a folder of images")
-    elif where.name.lower().endswith(EXTENSIONS):
-        found = [where]
+    elif is_image(where):
+        found = {where: where.stem}
     else:
-        found = [where.parent / line for line in read_lines(parameter, where)]
-    if not found:
-        raise UserError(f"{called} holds no image (looked for {', '.join(EXTENSIONS)})")
+        found = _in_list(where, called)
     by_name: dict[str, Path] = {}
-    for path in sorted(found, key=lambda path: path.name):
-        if path.stem in by_name:
-            raise UserError(f"{called} holds both {by_name[path.stem].name} and {path.name}; keep one")
-        by_name[path.stem] = path
+    for path, name in found.items():
+        if name in by_name:
+            root = where if where.is_dir() else path.parent
+            one, other = (os.path.relpath(twin, root) for twin in (by_name[name], path))
+            raise UserError(f"{called} holds both {one} and {other}; keep one")
+        by_name[name] = path
     return by_name
 
 
-def read_lines(parameter: str, path: str | Path) -> list[str]:
-    """Read a text file of paths or names, one a line, without the empty lines.
-
-    Raises:
-        UserError: It cannot be read; the message calls it ``parameter``.
-    """
+def _in_folder(folder: Path, called: str, leave_out: str | Path | None) -> dict[Path, str]:
+    """Find the images of a folder, with their names."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")  # as editors on Windows begin it
+        below = sorted(map(PurePath, walk_images(folder, called, leave_out)), key=lambda path: path.parts)
     except OSError as error:
-        raise UserError(f"`{parameter}` {path} cannot be read: {error.strerror}") from error
-    return [line for line in text.split("\n") if line.strip()]
+        raise UserError(f"{called} cannot be read: {error.strerror}") from error
+    if not below:
+        raise UserError(f"{called} holds no image (looked for {', '.join(EXTENSIONS)} in it and below)")
+    return {folder / path: _without_ending(path) for path in below}
+
+
+def _in_list(path: Path, called: str) -> dict[Path, str]:
+    """Find the images of a list, with their names."""
+    root = path.parent if path.is_file() else Path()  # a pipe has no folder
+    lines = read_lines(called, path)
+    if not lines:
+        raise UserError(f"{called} is an empty list; it holds one path per line")
+    found = sorted((root / os.path.expanduser(line) for line in lines), key=lambda path: path.name)
+    if not any(map(os.path.lexists, found)):
+        line = lines[0][:200]  # of what is no list, the whole may be one line
+        first = root / os.path.expanduser(line)
+        raise UserError(
+            f"{called}: no line is the path of a file, such as the first, {line!r}, tried as {first}; write one "
+            "plain path per line, absolute or relative to the list's folder"
+        )
+    if len({path.stem for path in found}) == len(found):
+        return {path: path.stem for path in found}
+    absolute = {path: Path(os.path.abspath(path)) for path in found}
+    if len(absolute) < len(found):
+        twice = next(path for path in found if found.count(path) > 1)
+        raise UserError(f"{called} names {twice} more than once; give each image one line")
+    common = os.path.commonpath([path.parent for path in absolute.values()])
+    found.sort(key=lambda path: absolute[path].parts)
+    return {path: _without_ending(absolute[path].relative_to(common)) for path in found}
+
+
+def _without_ending(path: PurePath) -> str:
+    return path.with_suffix("").as_posix()
+
+
+def spellings(found: Mapping[str, _Found]) -> dict[str, _Found]:
+    """Add to what is found by names the names with composed accents: macOS writes them decomposed.
+
+    Look a name up by itself, or else by `compose`.
+    """
+    return {compose(name): item for name, item in found.items()} | dict(found)
+
+
+def compose(name: str) -> str:
+    """Write the accents of a name with their letters (NFC)."""
+    return unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)
 class Case:
     """The files of one image of a test set or a training set; what it does not have is None."""
 
-    name: str  # without ending
+    name: str  # without ending; below subfolders with these, such as "clip/0001"
     image: Path | None = None
     trimap: Path | None = None
     alpha: Path | None = None
@@ -88,45 +129,58 @@ class Case:
         return self.paths[kind]
 
 
-def pair(parameters: Mapping[str, str] | None = None, /, **folders: str | Path | None) -> list[Case]:
-    """Pair the images of folders by their names without ending; the first folder says which there are.
+def pair(
+    parameters: Mapping[str, str] | None = None,
+    /,
+    *,
+    leave_out: str | Path | None = None,
+    **folders: str | Path | None,
+) -> list[Case]:
+    """Pair the images of folders by their names, of `list_images`; the first folder says which there are.
 
-    Where every one of them is a single image, these are partners whatever their names.
+    Where every one of them is a single image, these are partners whatever their names. Accents may be written in
+    either way of Unicode.
 
     Args:
         parameters: How messages call a folder, where it is not the name of the field.
+        leave_out: As for `list_images`.
         folders: By the fields of `Case`, such as ``alpha="test/alpha"``; each as ``where`` of `list_images`, or None
             for nothing of that kind.
 
     Returns:
-        A case for each image of the first folder, sorted by name.
+        A case for each image of the first folder, in the order of their paths.
 
     Raises:
         UserError: An image has no partner in one of the other folders.
     """
     given = {kind: Path(where) for kind, where in folders.items() if where is not None}
     called = {kind: (parameters or {}).get(kind, kind) for kind in given}
-    listed = {kind: list_images(called[kind], where) for kind, where in given.items()}
-    (first, names), *others = listed.items()
+    listed = {kind: list_images(called[kind], where, leave_out) for kind, where in given.items()}
+    first, names = next(iter(listed.items()))
     if all(list(images.values()) == [given[kind]] for kind, images in listed.items()):
         return [Case(given[first].stem, **given)]
-    for kind, partners in others:
-        missing = [name for name in names if name not in partners]
+    found: dict[str, dict[str, Path]] = {name: {first: path} for name, path in names.items()}
+    for kind, images in listed.items():
+        partners = spellings(images)
+        missing = [name for name in names if name not in partners and compose(name) not in partners]
         if missing:
+            below = ", and lie in subfolders of the same name" if any("/" in name for name in names) else ""
             raise UserError(
                 f"`{called[kind]}` {given[kind]} has no partner of {few(missing)} of `{called[first]}` "
-                f"{given[first]}; partners have the same name, whatever their ending"
+                f"{given[first]}; partners have the same name, whatever their ending{below}"
             )
-    return [Case(name, **{kind: images[name] for kind, images in listed.items()}) for name in names]
+        for name in names:
+            found[name][kind] = partners.get(name) or partners[compose(name)]
+    return [Case(name, **paths) for name, paths in found.items()]
 
 
-def require_apart(out: str | Path, inputs: Iterable[Path]) -> None:
+def require_apart(folders: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse to write into a folder that holds a file which is read; links to the folder count.
 
     Raises:
-        UserError: One of the inputs lies in ``out``.
+        UserError: One of the inputs lies in one of ``folders``.
     """
-    out = Path(out).resolve()
-    for folder in {path.parent for path in inputs}:
-        if folder.resolve() == out:
+    written = {folder.resolve() for folder in folders}
+    for folder in dict.fromkeys(path.parent for path in inputs):
+        if folder.resolve() in written:
             raise UserError(f"{folder} is read and would be written to as well; give another folder as `out`")

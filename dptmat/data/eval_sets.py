@@ -18,6 +18,7 @@ LAYOUTS = [
     ("Distinctions-646", "merged", "GT", None),
     ("Distinctions-646", "image", "GT", None),
 ]
+_TRIMAPS = ("trimaps", "trimap")
 
 
 def list_cases(
@@ -27,6 +28,7 @@ def list_cases(
     trimap: str | Path | None = None,
     alpha: str | Path | None = None,
     predictions: str | Path | None = None,
+    leave_out: str | Path | None = None,
 ) -> list[Case]:
     """List the cases of a test set for `evaluate`.
 
@@ -36,6 +38,7 @@ def list_cases(
             image.
         trimap: The same, or one of TRIMAP_SOURCES for none.
         predictions: The same, if alphas are scored as files.
+        leave_out: As for `list_images`.
 
     Raises:
         UserError: Something is missing: a parameter, a folder, or the partner of an image. The images say which there
@@ -53,9 +56,9 @@ def list_cases(
     if folders["trimap"] in TRIMAP_SOURCES:
         folders["trimap"] = None
     if predictions is None:
-        return pair(None, **folders)
+        return pair(None, leave_out=leave_out, **folders)
     return pair(
-        {"prediction": "predictions"},
+        {"prediction": "predictions"}, leave_out=leave_out,
         alpha=folders["alpha"], prediction=predictions, image=folders["image"], trimap=folders["trimap"],
     )  # fmt: skip
 
@@ -68,6 +71,9 @@ def _find_folders(data: Path, needed: list[str]) -> dict[str, Path]:
     for _, *folders in LAYOUTS:
         named = zip(("image", "alpha", "trimap"), folders, strict=True)
         found = {kind: data / folder for kind, folder in named if folder and (data / folder).is_dir()}
+        for folder in _TRIMAPS:  # made for a test set that came without
+            if (data / folder).is_dir():
+                found.setdefault("trimap", data / folder)
         if all(kind in found or kind == "trimap" for kind in needed):
             layouts.append(found)
     if not layouts:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from dptmat.data.cases import Case, pair
-from dptmat.data.image_io import read_alpha, read_size
+from dptmat.data.image_io import read_alpha, read_size, require_one_size
 from dptmat.device import count_cores
 from dptmat.errors import UserError
 from dptmat.pipelines.crop_window import CELLS, Foreground
@@ -15,12 +15,15 @@ from dptmat.pipelines.crop_window import CELLS, Foreground
 _LISTED = 2048  # unknown pixels of a matte to choose from: one every hundred or so of a large one
 
 
-def read_foregrounds(fg: str | Path, alpha: str | Path) -> tuple[list[Foreground], list[tuple[Path, str]]]:
+def read_foregrounds(
+    fg: str | Path, alpha: str | Path, leave_out: str | Path | None = None
+) -> tuple[list[Foreground], list[tuple[Path, str]]]:
     """Read every alpha and the size of its foreground, on all cores.
 
     Args:
         fg: Colours of the foregrounds: a folder, one file, or a list of files.
         alpha: Their mattes, of the same names.
+        leave_out: As for `dptmat.data.cases.list_images`.
 
     Returns:
         The foregrounds, sorted by name, and (path of the alpha, reason) of each that is left out, since it has no
@@ -30,7 +33,7 @@ def read_foregrounds(fg: str | Path, alpha: str | Path) -> tuple[list[Foreground
         UserError: A partner is missing, a file cannot be read, sizes differ, or no foreground is left. The message
             names all such files.
     """
-    pairs = pair(fg=fg, alpha=alpha)
+    pairs = pair(fg=fg, alpha=alpha, leave_out=leave_out)
     with ThreadPoolExecutor(count_cores()) as threads:
         read = list(threads.map(_read, pairs))
     problems = [result for result in read if isinstance(result, UserError)]
@@ -52,12 +55,8 @@ def _read(case: Case) -> Foreground | UserError:
     fg_path, alpha_path = case.path("fg"), case.path("alpha")
     try:
         alpha = read_alpha(alpha_path)
-        width, height = read_size(fg_path)
-        if alpha.shape != (height, width):
-            raise UserError(
-                f"{case.name}: sizes differ: fg {width} x {height}, alpha {alpha.shape[1]} x {alpha.shape[0]} "
-                "pixels; make them one width and height"
-            )
+        height, width = alpha.shape
+        require_one_size(case.name, fg=read_size(fg_path), alpha=(width, height))
     except UserError as error:
         return error
     # also the edge between an opaque and an empty pixel

@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from dptmat.data.color_profiles import to_srgb
 from dptmat.errors import UserError, first_line
+from dptmat.file_kinds import name_kind_of
 from dptmat.files import write_whole
 
 _logger = logging.getLogger(__name__)
@@ -20,8 +22,13 @@ _logger = logging.getLogger(__name__)
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm",
 )  # fmt: skip
+LARGEST = 178_956_970  # pixels of an image: the limit of Pillow, beyond which it fears for the memory
 # By content, whatever the name says: Pillow would run a program of the system on some others, such as EPS.
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000")
+# As `name_kind` calls them.
+READABLE = (
+    "a JPEG file", "a PNG file", "a BMP file", "a WebP file", "a TIFF file", "a PPM file", "a JPEG 2000 file",
+)  # fmt: skip
 LEVELS = np.array([0, 128, 255], np.uint8)  # a trimap's values in image files: background, unknown, foreground
 
 
@@ -30,7 +37,8 @@ def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> 
 
     One channel of 16 bits is rounded to the nearest of 8 bits; of three such channels Pillow gives the upper 8 bits.
     Colours are converted to sRGB by the colour profile that is in the file (`dptmat.data.color_profiles.to_srgb`). A
-    profile that cannot be used is logged, and the colours are taken for sRGB, as where there is none.
+    profile that cannot be used is logged, and the colours are taken for sRGB, as where there is none. Of an image that
+    is partly transparent the colours are read, which is logged too.
 
     Args:
         path: The file.
@@ -41,7 +49,9 @@ def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> 
         UserError: The file is missing, damaged, or no image, or its values are not in the range of their bits.
     """
     image = _require_range(_open(path, upright), str(path))
-    profile = image.info.get("icc_profile") if srgb else None
+    profile = image.info.get("icc_profile") if srgb and image.mode != "LAB" else None  # which needs none
+    if _is_transparent(image):
+        _logger.warning("%s is partly transparent: its colours are taken as if it were not", path)
     image = _eight_bit(image, str(path))
     if profile:
         try:
@@ -71,9 +81,11 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises:
         UserError: As for `read_alpha`; or no value reaches 128 though some are above 0, as where the foreground is 1.
     """
-    mask = _one_channel(_open(path), f"mask {path}")
+    image = _open(path)
+    mask = _one_channel(image, f"mask {path}")
     if 0 < mask.max() < 128:
-        raise UserError(f"mask {path} has no value above {mask.max()}; foreground is from 128: save it as 255")
+        most, half, white = (mask.max(), 128, 255) if _is_shallow(image) else (np.asarray(image).max(), 32768, 65535)
+        raise UserError(f"mask {path} has no value above {most}; foreground is from {half}: save it as {white}")
     return mask
 
 
@@ -85,25 +97,31 @@ def read_trimap(path: str | Path, *, upright: bool = True) -> np.ndarray:
     Raises:
         UserError: As for `read_alpha`; or it holds other values, which the message counts.
     """
-    levels = _one_channel(_open(path, upright), f"trimap {path}")
-    values, counts = np.unique(levels, return_counts=True)
-    other = [(value, count) for value, count in zip(values, counts, strict=True) if value not in LEVELS]
-    if other:
-        few = ", ".join(f"{value} ({count} pixels)" for value, count in other[:5])
-        more = f" and {len(other) - 5} further values" if len(other) > 5 else ""
-        raise UserError(f"trimap {path} holds {few}{more}; expected 0, 128 and 255 alone: save these as PNG")
+    image = _open(path, upright)
+    levels = _one_channel(image, f"trimap {path}")
+    other = ~np.isin(levels, LEVELS)
+    if other.any():
+        # As they are in the file, where there are 16 bits.
+        values, counts = np.unique((levels if _is_shallow(image) else np.asarray(image))[other], return_counts=True)
+        few = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:5], counts[:5], strict=True))
+        more = f" and {len(values) - 5} further values" if len(values) > 5 else ""
+        expected = "0, 128 and 255" if _is_shallow(image) else "0, 32896 and 65535"
+        raise UserError(f"trimap {path} holds {few}{more}; expected {expected} alone: save these as PNG")
     return np.searchsorted(LEVELS, levels).astype(np.uint8)
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Read the width and height in pixels of an image, upright, from its head alone.
+def read_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
+    """Read the width and height in pixels of an image from its head alone, as of what `read_image` gives.
 
     Raises:
         UserError: The file is missing, damaged, or no image.
     """
-    with _told(path), _open_regular(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # orientations on their side
-        return image.size[::-1] if turned else image.size
+    with _opened(path) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # Pillow turns TIFF always, and, as its version is, has turned its size
+            width, height, upright = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH], True
+        turned = upright and image.getexif().get(0x0112, 1) >= 5  # orientations on their side
+        return (height, width) if turned else (width, height)
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -128,9 +146,18 @@ def require_same_size(name: str, **images: np.ndarray) -> None:
     Raises:
         UserError: They do.
     """
-    if len({image.shape[:2] for image in images.values()}) > 1:
-        sizes = ", ".join(f"{what} {p.shape[1]} x {p.shape[0]}" for what, p in images.items())
-        raise UserError(f"{name}: sizes differ: {sizes} pixels; make them one width and height")
+    require_one_size(name, **{kind: (image.shape[1], image.shape[0]) for kind, image in images.items()})
+
+
+def require_one_size(name: str, **sizes: tuple[int, int]) -> None:
+    """Refuse sizes, (width, height), of the images of one sample that differ, as `require_same_size` does.
+
+    Raises:
+        UserError: They do.
+    """
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{kind} {width} x {height}" for kind, (width, height) in sizes.items())
+        raise UserError(f"{name}: sizes differ: {told} pixels; make them one width and height")
 
 
 @contextmanager
@@ -141,18 +168,43 @@ def _told(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image that can be read") from error
+        raise UserError(_no_image(path)) from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} claims more than {LARGEST:,} pixels; make it smaller") from error
+    except MemoryError as error:
+        raise UserError(f"{path} cannot be read: the memory does not suffice; make it smaller") from error
     except Exception as error:  # Pillow's formats raise many types for a damaged file
         reason = getattr(error, "strerror", None) or first_line(error)
+        if "truncated" in reason.lower():
+            reason = f"it ends before its end, as a broken download does ({reason})"
         raise UserError(f"{path} cannot be read: {reason}") from error
 
 
-def _open_regular(path: str | Path) -> Image.Image:
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would keep its reader waiting
-        raise UserError(f"{path} is a pipe, a device or a socket; give an image file")
-    Image.init()  # lets Pillow know all its formats, of which it knows but a few at first
-    return Image.open(path, formats=_FORMATS)
+def _no_image(path: str | Path) -> str:
+    """Say of a file that Pillow does not know what it is instead."""
+    kind = name_kind_of(path)
+    if kind in READABLE:
+        return f"{path} cannot be read: it begins as {kind}, but is damaged"
+    return f"{path} is not an image that can be read" + (f": it is {kind}" if kind else "")
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image of one of the formats that are read, and close it; what is wrong is told in a sentence."""
+    with _told(path):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would keep its reader waiting
+            raise UserError(f"{path} is a pipe, a device or a socket; give an image file")
+        Image.init()  # lets Pillow know all its formats, of which it knows but a few at first
+        # Of a path, not of a file, Pillow maps some TIFF files into memory, and then swaps their sides twice.
+        with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
+            yield image
+
+
+def _open(path: str | Path, upright: bool = True) -> Image.Image:
+    with _opened(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image) if upright else image.copy()
 
 
 def _require_range(image: Image.Image, name: str) -> Image.Image:
@@ -162,25 +214,31 @@ def _require_range(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _open(path: str | Path, upright: bool = True) -> Image.Image:
-    with _told(path), _open_regular(path) as image:
-        image.load()
-        return ImageOps.exif_transpose(image) if upright else image.copy()
+def _is_shallow(image: Image.Image) -> bool:
+    """Tell whether an image has 8 bits or less per channel, as Pillow holds it."""
+    return not image.mode.startswith("I")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    has_opacity = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+    if not has_opacity or not _is_shallow(image):
+        return False
+    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
 
 
 def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     """Round one channel of 16 bits, which Pillow may hold in 32, to 8 bits; Pillow itself would cut it off at 255."""
     if image.mode == "F":
         raise UserError(f"{name} holds floating-point numbers; save it with 8 or 16 bits")
-    if not image.mode.startswith("I"):
+    if _is_shallow(image):
         return image
     deep = np.asarray(image).astype(np.int64)
     if deep.min() < 0 or deep.max() > 65535:
         raise UserError(f"{name} has values from {deep.min()} to {deep.max()}; expected 8 or 16 bits")
     if 0 < deep.max() <= 255:
+        remedy = "save it with 8 bits" if deep.max() > 1 else "save it multiplied by 65535"
         raise UserError(
-            f"{name} has 16 bits or more per pixel and no value above {deep.max()}, where white is 65535; save it with "
-            "8 bits"
+            f"{name} has 16 bits or more per pixel and no value above {deep.max()}, where white is 65535; {remedy}"
         )
     return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
 
@@ -188,10 +246,8 @@ def _eight_bit(image: Image.Image, name: str) -> Image.Image:
 def _one_channel(image: Image.Image, name: str) -> np.ndarray:
     """Return the values of a grey image, uint8 [H, W]."""
     image = _eight_bit(image, name)
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if np.asarray(image)[..., 3].min() < 255:
-            raise UserError(f"{name} is partly transparent; expected one grey channel: save the matte by itself")
+    if _is_transparent(image):
+        raise UserError(f"{name} is partly transparent; expected one grey channel: save the matte by itself")
     if image.mode not in ("L", "1"):
         colors = np.asarray(image.convert("RGB")).astype(np.int16)
         if np.ptp(colors, axis=2).max() > 8:  # JPEG compression alone can part the channels by some levels

@@ -3,25 +3,22 @@
 import codecs
 import hashlib
 import itertools
-import logging
 import mmap
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from dptmat.data.cases import is_litter
+from dptmat.data.folders import walk_images
 from dptmat.data.image_io import EXTENSIONS
-from dptmat.errors import UserError, few
+from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
 
-_logger = logging.getLogger(__name__)
-
 _CHUNK = 1 << 22  # bytes of a list that are looked at together
+_BLANKS = (b" ", b"\t", b"\r")
 _LOOKED_AT = 100  # lines of a list, of which one at least has to name a file
 
 
@@ -39,6 +36,8 @@ class ImageIndex:
     def __init__(self, lines: bytes | mmap.mmap, root: str | Path) -> None:
         self._lines, self._root = lines, Path(root)
         self._ends = _find_ends(lines)  # int64 [N]
+        first = lines[: self._ends[0]] if len(self._ends) else b""
+        self._of_windows = first.endswith(b"\r") and not self._is_there(first)  # lines end as there
 
     @classmethod
     def open(
@@ -50,9 +49,10 @@ class ImageIndex:
     ) -> "ImageIndex":
         """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths.
 
-        A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what `is_litter` and what is
-        below folders that cannot be read: what is left out is logged, files of other endings too. A text file holds one
-        path per line; relative ones are relative to the file's folder, and empty lines do not count.
+        A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what
+        `dptmat.data.folders.walk_images` leaves out and logs. A text file holds one path per line; relative ones are
+        relative to the file's folder; empty lines do not count, nor blanks at the end of a line unless a file's name
+        has them.
 
         Args:
             data: The folder or the file.
@@ -63,10 +63,15 @@ class ImageIndex:
             leave_out: A folder whose content does not count, such as that of the run itself.
 
         Raises:
-            UserError: ``data`` does not exist or holds no photograph, or a list is no text.
+            UserError: ``data`` does not exist or holds no photograph, its path or a name holds a line break, or a list
+                is no text.
             OSError: The folder or the file cannot be read.
         """
         data, called = Path(data), f"`{parameter}` {data}"
+        if "\n" in os.path.abspath(data):
+            raise UserError(
+                f"the path {os.path.abspath(data)!r} of `{parameter}` holds a line break; rename the folder"
+            )
         if data.is_dir():
             index = cls(_as_begun(_scan(data, called, leave_out), begun_with), data)
             if not len(index):
@@ -90,9 +95,16 @@ class ImageIndex:
         return str(self._root / os.fsdecode(self._line(i)))
 
     def _line(self, i: int) -> bytes:
-        """Return a line without its end."""
+        """Return a line without its end, and without blanks before it unless there is a file with them in its name."""
         start = self._ends[i - 1] + 1 if i else 0
-        return self._lines[start : self._ends[i]].rstrip(b"\r")
+        line = self._lines[start : self._ends[i]]
+        if not line.endswith(_BLANKS):
+            return line
+        line = line.removesuffix(b"\r") if self._of_windows else line
+        return line if line.endswith(_BLANKS) and self._is_there(line) else line.rstrip()
+
+    def _is_there(self, line: bytes) -> bool:
+        return os.path.lexists(os.path.join(os.fsencode(self._root), line))
 
     def require_some_file(self, called: str) -> None:
         """Refuse a list none of whose lines is the path of a file, by some that are spread over it.
@@ -203,43 +215,10 @@ def write_list(path: str | Path, index: ImageIndex, leave_out: Container[str]) -
 
 def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:
     """List the paths below ``folder``, relative to it, sorted, each ended by a newline."""
-    found: list[bytes] = []
-    seen: set[tuple[int, int]] = set()
-    litter, others = 0, Counter[str]()
-    without = os.path.realpath(leave_out) if leave_out else ""
-    if without == os.path.realpath(folder):
-        without = ""
-    os.listdir(folder)  # where the folder itself cannot be read, its error is the one to tell
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=_name_unreadable):
-        # Sorted: where two links lead to one folder, the first counts on every machine.
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        if without and os.path.realpath(here) == without:
-            folders.clear()
-            continue
-        status = os.stat(here)
-        if (status.st_dev, status.st_ino) in seen:  # a symbolic link that leads back up
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        prefix = os.path.relpath(here, folder)
-        prefix = "" if prefix == "." else prefix + os.sep
-        images = [name for name in names if name.lower().endswith(EXTENSIONS)]
-        litter += sum(map(is_litter, images))
-        found += [os.fsencode(prefix + name) for name in images if not is_litter(name)]
-        others.update(
-            os.path.splitext(name)[1].lower() or "no ending"
-            for name in names
-            if not is_litter(name) and not name.lower().endswith(EXTENSIONS)
-        )
-    if litter:
-        _logger.warning("%s: %s files whose names begin with a dot are left out", called, litter)
-    if others:
-        endings = few([f"{ending} ({count})" for ending, count in others.most_common()])
-        _logger.info("%s: %s files of other endings are left out: %s", called, others.total(), endings)
+    found = sorted(map(os.fsencode, walk_images(folder, called, leave_out)))
     broken = next((path for path in found if b"\n" in path), None)
     if broken:
         raise UserError(f"the name {os.fsdecode(broken)!r} in {called} holds a line break; rename the file")
-    found.sort()
     return b"".join(path + b"\n" for path in found)
 
 
@@ -252,7 +231,3 @@ def _as_begun(lines: bytes, begun_with: str | Path | None) -> bytes:
         return lines
     paths = begun.split(b"\n")[:-1]
     return begun if 2 * len(set(lines.split(b"\n")).intersection(paths)) >= len(paths) else lines
-
-
-def _name_unreadable(error: OSError) -> None:
-    _logger.warning("left out: folder %s: %s", error.filename, error.strerror)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ from PIL import Image
 
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_trimap, require_same_size
 from dptmat.errors import UserError
+from dptmat.report.inside import is_inside
 
 WIDEST = 640  # pixels: the width from which a test image and its mattes are scaled down
 SHEET_WIDEST = 1280  # pixels: the same for a contact sheet, which holds up to five images side by side
 LARGEST_ERROR = 0.5  # of alpha: where the colors of an error map end
 _KNOWN = 255  # the level of an error map, else 0..254, that stands for the known region
+_OUTSIDE = "it is in none of the folders whose images may be shown"
 _READERS = {  # by the names of scores.json, with captions
     "image": (read_image, "image"),
     "trimap": (read_trimap, "trimap"),
     "alpha": (read_alpha, "truth"),
     "prediction": (read_alpha, "prediction"),
 }
+KINDS = tuple(_READERS)
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,16 @@ class Figure:
     width: int = 0  # pixels
     height: int = 0
     missing: str = ""
+    outside: str = ""  # the path that it is missing for, in a folder of which nothing may be shown
 
 
-def read_figures(entry: dict[str, Any], folder: Path) -> dict[str, Figure]:
+def read_figures(entry: dict[str, Any], folder: Path, allowed: Sequence[str | Path]) -> dict[str, Figure]:
     """Read what the page shows of a test image: image, trimap, alpha, prediction and the map of its error.
 
     Args:
         entry: Of ``scores.json``: paths, or None, by these names.
         folder: Where the file lies, which relative paths are relative to.
+        allowed: Folders; images that are in none of them are missing.
 
     Returns:
         By these names, and "error"; what is None in the entry is left out.
@@ -50,8 +56,12 @@ def read_figures(entry: dict[str, Any], folder: Path) -> dict[str, Figure]:
     for kind, (read, caption) in _READERS.items():
         if entry[kind] is None:
             continue
+        path = folder / entry[kind]
+        if not is_inside(path, allowed):
+            found[kind] = Figure(caption, missing=_OUTSIDE, outside=str(path))
+            continue
         try:
-            arrays[kind] = read(folder / entry[kind])
+            arrays[kind] = read(path)
         except UserError as error:
             found[kind] = Figure(caption, missing=str(error))
         else:
@@ -77,10 +87,12 @@ def comparable(found: dict[str, Figure]) -> bool:
     )  # fmt: skip
 
 
-def read_sheet(name: str, path: Path) -> Figure | None:
+def read_sheet(name: str, path: Path, run: Path) -> Figure | None:
     """Read a contact sheet of a run, or None if there is none."""
     if not path.is_file():
         return None
+    if not is_inside(path, [run]):
+        return Figure(name, missing=_OUTSIDE, outside=str(path))
     try:
         return _figure(name, read_image(path), SHEET_WIDEST)
     except UserError as error:

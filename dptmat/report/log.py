@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dptmat.errors import UserError
+from dptmat.report.inside import require_inside
 
+_LARGEST = 1 << 30  # bytes of a log; one of a million lines has 300 million
+_LONGEST = 1 << 20  # bytes of a line; the longest names the samples of a batch
+_MOST_NAMES = 64  # of numbers, in the whole log
+_MOST = 1e38  # that a number can be: more is none of float32
+_LETTERS = 4096  # of a name or a reason
 OTHER_NUMBERS = ("grad_norm", "learning_rate", "images_per_second", "waited", "waited_host")  # no parts of the loss
 
 
@@ -40,28 +46,51 @@ def read_log(run: str | Path) -> Log:
         raise UserError(f"`run` {run} is no folder; give the folder that a training wrote, its `out`")
     if not path.is_file():
         raise UserError(f"`run` {run} holds no log.jsonl; give the folder that a training wrote, its `out`")
-    log = Log()
-    for at, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            _add(log, json.loads(line))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path}: line {at} is not of a training's log; restore the file") from error
+    require_inside(path, Path(run), _LARGEST)
+    log, names = Log(), set[str]()
+    with open(path, "rb") as file:
+        for at, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=1):
+            if not line.endswith(b"\n") and len(line) < _LONGEST:
+                break
+            try:
+                _add(log, json.loads(line), names)
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+                raise UserError(f"{path}: line {at} is not of a training's log; restore the file") from error
     for rows in (log.rows, log.validations):
         rows.sort(key=lambda row: row["step"])
     return log
 
 
-def _add(log: Log, entry: dict) -> None:
+def _add(log: Log, entry: dict, names: set[str]) -> None:
     if "left_out" in entry:
-        log.left_out.append(entry)
+        log.left_out.append({name: _text(entry[name]) for name in ("left_out", "reason")})
     elif "validation" in entry:
-        log.validations.append(_numbers(entry["validation"]) | {"step": int(entry["step"])})
+        log.validations.append(_numbers(entry["validation"], names) | {"step": _step(entry)})
     elif "skipped" not in entry and "advice" not in entry:  # the former is a gap in the curves
-        log.rows.append(_numbers(entry) | {"step": int(entry["step"])})
+        log.rows.append(_numbers(entry, names) | {"step": _step(entry)})
 
 
-def _numbers(entry: dict) -> dict[str, float]:
-    numbers = {name: math.nan if value is None else float(value) for name, value in entry.items()}
-    return {name: value if math.isfinite(value) else math.nan for name, value in numbers.items()}
+def _step(entry: dict) -> int:
+    step = entry["step"]
+    if type(step) is not int or not 0 <= step < 1 << 53:
+        raise ValueError("it is no number of steps")
+    return step
+
+
+def _text(value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError("it is no text")
+    return value[:_LETTERS]
+
+
+def _numbers(entry: dict, names: set[str]) -> dict[str, float]:
+    """Take numbers by name, NaN for what is none of float32; ``names`` are all that there were before."""
+    numbers = {}
+    for name, value in entry.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise TypeError("it is no number")
+        names.add(name[:_LETTERS])
+        numbers[name[:_LETTERS]] = float(value) if value is not None and abs(value) < _MOST else math.nan
+    if len(names) > _MOST_NAMES:
+        raise ValueError("there are too many kinds of numbers")
+    return numbers

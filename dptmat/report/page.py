@@ -1,6 +1,5 @@
 """A run on one page: its settings, the curves of its log, its scores and images, in a file that needs no other."""
 
-import json
 import logging
 import math
 import shlex
@@ -19,10 +18,12 @@ from dptmat.files import write_output
 from dptmat.report import curves, figures
 from dptmat.report.curves import Chart, chart, number
 from dptmat.report.figures import Figure
+from dptmat.report.inside import require_inside
 from dptmat.report.log import OTHER_NUMBERS, Log, read_log
+from dptmat.report.scores import read_scores
 
-SHOWN = 24  # test images that are shown, of a larger test set
 _NAMED = 100  # left-out photographs that the page names
+_LARGEST_SETTINGS = 1 << 20  # bytes
 _FACTS = {
     "model": "Network", "init": "Starts from", "data": "Photographs", "fg": "Foregrounds", "alpha": "Alphas",
     "bg": "Backgrounds", "losses": "Losses", "batch_size": "Batch size", "lr": "Peak learning rate", "seed": "Seed",
@@ -32,7 +33,7 @@ _METRICS = dict(zip(METRICS, ("SAD", "MSE × 10⁻³", "Grad", "Conn"), strict=T
 _logger = logging.getLogger(__name__)
 
 
-def report(run: str | Path, out: str | Path) -> None:
+def report(run: str | Path, out: str | Path, images: Sequence[str | Path] = ()) -> None:
     """Write one HTML file on a training run, which shows all without a network or other files.
 
     What the page has to say is missing, such as test images that have been moved, is logged as warnings.
@@ -41,6 +42,7 @@ def report(run: str | Path, out: str | Path) -> None:
         run: Folder with ``log.jsonl`` and ``config.toml`` of a pre-training or a fine-tuning, also of one that still
             goes on; ``evaluation/scores.json``, ``preview.png`` and ``predictions.png`` are shown if they are there.
         out: The file to write.
+        images: Folders outside of ``run`` whose pictures may be shown, such as those of the test set.
 
     Raises:
         UserError: The folder or its log is missing, or one of its files is not what this library writes.
@@ -48,9 +50,9 @@ def report(run: str | Path, out: str | Path) -> None:
     """
     run = Path(run)
     log = read_log(run)
-    settings = config.read_toml(run / "config.toml", "settings")
-    evaluation = _evaluation(run / "evaluation")
-    found = {name: figures.read_sheet(name, run / f"{name}.png") for name in ("predictions", "preview")}
+    settings = _read_settings(run / "config.toml", run)
+    evaluation = read_scores(run, images)
+    found = {name: figures.read_sheet(name, run / f"{name}.png", run) for name in ("predictions", "preview")}
     sheets = {name: sheet for name, sheet in found.items() if sheet}
     page = _template().render(
         run=run,
@@ -67,9 +69,11 @@ def report(run: str | Path, out: str | Path) -> None:
     )
     # Names of files need not be valid text.
     write_output(out, lambda file: file.write(page.encode("utf-8", errors="backslashreplace")))
-    _name_missing(str(run), sheets)
-    for row in evaluation["shown"] if evaluation else ():
-        _name_missing(row["name"], row["figures"])
+    shown = [
+        (str(run), sheets),
+        *((row["name"], row["figures"]) for row in (evaluation["shown"] if evaluation else ())),
+    ]
+    _name_missing(run, [(name, figure) for name, some in shown for figure in some.values() if figure.missing])
 
 
 def _template() -> jinja2.Template:
@@ -88,10 +92,17 @@ def _template() -> jinja2.Template:
     return environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
 
 
-def _name_missing(name: str, shown: dict[str, Figure]) -> None:
-    for figure in shown.values():
-        if figure.missing:
+def _name_missing(run: Path, missing: list[tuple[str, Figure]]) -> None:
+    """Log which images are missing; those that lie elsewhere in one line."""
+    outside = [figure for _, figure in missing if figure.outside]
+    for name, figure in missing:
+        if not figure.outside:
             _logger.warning("missing: %s: no %s: %s", name, figure.caption, figure.missing)
+    if outside:
+        _logger.warning(
+            "left out: %s images that are not in `run` %s, such as %s; name the folder that they are in by `images`",
+            len(outside), run, outside[0].outside,
+        )  # fmt: skip
 
 
 def _latest(log: Log) -> dict[str, str]:
@@ -140,53 +151,22 @@ def _only(values: dict[str, np.ndarray], name: str, factor: float = 1) -> dict[s
     return {name.replace("_", " "): values[name] * factor} if name in values else {}
 
 
-def _evaluation(folder: Path) -> dict[str, Any] | None:
-    """Read what the page has on ``scores.json``, or None if there is none."""
-    path = folder / "scores.json"
-    if not path.is_file():
-        return None
-    try:
-        scores = json.loads(path.read_bytes())
-        rows: list[dict[str, Any]] = [
-            {"number": at + 1, "name": entry["name"], "unknown_pixels": entry["unknown_pixels"], "figures": {}}
-            | _scores(entry)
-            for at, entry in enumerate(scores["images"])
-        ]
-        chosen = _choose([row["sad"] for row in rows])
-        for at in chosen:
-            rows[at]["figures"] = figures.read_figures(scores["images"][at], folder)
-            rows[at]["comparable"] = figures.comparable(rows[at]["figures"])
-        return {
-            "rows": rows,
-            "mean": _scores(scores["mean"]),
-            "left_out": [(entry["name"], entry["reason"]) for entry in scores["left_out"]],
-            "facts": {
-                key.replace("_", " "): scores[key]
-                for key in ("checkpoint", "trimap", "seed", "known_regions")
-                if scores.get(key) is not None
-            },
-            "shown": [rows[at] for at in chosen],
-        }
-    except (ValueError, TypeError, KeyError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path} is not what dptmat evaluate writes: {reason}; evaluate again") from error
+def _read_settings(path: Path, run: Path) -> dict[str, Any]:
+    """Read the settings of a run, of whatever version: plain values by name.
 
-
-def _scores(entry: dict[str, Any]) -> dict[str, float | None]:
-    scores = {name: entry[name] for name in METRICS}
-    scores = {name: value if value is not None and math.isfinite(value) else None for name, value in scores.items()}
-    return scores | {"mse": None if scores["mse"] is None else 1000 * scores["mse"]}
-
-
-def _choose(errors: Sequence[float | None]) -> list[int]:
-    """Choose which images are shown, the worst first: all of a few, else as many worst, middle and best ones."""
-    scored = sorted(((error, at) for at, error in enumerate(errors) if error is not None), key=lambda pair: -pair[0])
-    ranked = [at for _, at in scored]
-    if len(ranked) <= SHOWN:
-        return (ranked + [at for at, error in enumerate(errors) if error is None])[:SHOWN]
-    part = SHOWN // 3
-    middle = (len(ranked) - part) // 2
-    return ranked[:part] + ranked[middle : middle + part] + ranked[-part:]
+    Raises:
+        UserError: They are none.
+    """
+    require_inside(path, run, _LARGEST_SETTINGS)
+    settings = config.read_toml(path, "settings")
+    for name, value in settings.items():
+        if not isinstance(value, str | int | float):
+            raise UserError(
+                f"settings {path} hold a {type(value).__name__} under {name[:80]!r}; restore the file of the training"
+            )
+    if type(settings.get("steps", 0)) is not int:
+        raise UserError(f"settings {path} hold no number of steps; restore the file of the training")
+    return settings
 
 
 def _evaluation_command(run: Path) -> str:

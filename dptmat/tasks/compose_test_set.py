@@ -9,14 +9,25 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from dptmat.data.cases import Case, list_images, pair, read_lines, require_apart
-from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_trimap, require_same_size, write_png
+from dptmat.data.cases import Case, compose, list_images, pair, require_apart, spellings
+from dptmat.data.folders import read_lines
+from dptmat.data.image_io import (
+    LARGEST,
+    LEVELS,
+    read_alpha,
+    read_image,
+    read_size,
+    read_trimap,
+    require_one_size,
+    require_same_size,
+    write_png,
+)
 from dptmat.device import count_cores
 from dptmat.errors import UserError
 
@@ -48,7 +59,7 @@ def find_compositions(
     """Find the foregrounds with their partners, and deal the backgrounds out: the first ``each`` to the first one.
 
     Args:
-        fg, alpha, bg, trimap: Folders of images; partners have the same name, whatever their ending.
+        fg, alpha, bg, trimap: Each as ``where`` of `dptmat.data.cases.list_images`; partners have the same name.
         out: The folder that will be written to.
         each: Composites of each foreground.
         fg_names, bg_names: Text files with the names of the images to take, one a line, in order, with or without
@@ -58,37 +69,78 @@ def find_compositions(
         A composition for each foreground, in order.
 
     Raises:
-        UserError: A partner or a name is missing, a foreground is named twice, there are too few backgrounds, or a
-            folder would be read and written.
+        UserError: A partner or a name is missing, a foreground is named twice, there are too few backgrounds, a folder
+            would be read and written, the head of a file cannot be read, a foreground and its partners differ in size,
+            or a background would have to be enlarged beyond the largest size that is read.
     """
-    found = {case.name: case for case in pair(fg=fg, alpha=alpha, trimap=trimap)}
+    found = {case.name: case for case in pair(leave_out=out, fg=fg, alpha=alpha, trimap=trimap)}
     foregrounds = _in_order("fg", fg, found, fg_names)
     names = [foreground.name for foreground in foregrounds]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"`fg_names` {fg_names} names {twice} more than once; give each foreground one line")
-    backgrounds = _in_order("bg", bg, list_images("bg", bg), bg_names)
+    backgrounds = _in_order("bg", bg, list_images("bg", bg, leave_out=out), bg_names)
     if len(backgrounds) < len(foregrounds) * each:
         where = f"`bg` {bg} holds" if bg_names is None else f"`bg_names` {bg_names} has"
         needed = f"{len(foregrounds)} foregrounds with `each` {each} need {len(foregrounds) * each}"
-        raise UserError(f"{where} {len(backgrounds)} backgrounds; {needed}: add some or lower `each`")
+        remedy = "add some or lower `each`" if len(backgrounds) >= len(foregrounds) else "add some"
+        raise UserError(f"{where} {len(backgrounds)} backgrounds; {needed}: {remedy}")
     read = [path for foreground in foregrounds for path in foreground.paths.values()] + backgrounds
-    for folder in (MERGED, ALPHA, TRIMAP):
-        require_apart(Path(out, folder), read)
-    return [Composition(case, backgrounds[i * each : (i + 1) * each]) for i, case in enumerate(foregrounds)]
+    require_apart((Path(out, folder, name).parent for folder in (MERGED, ALPHA, TRIMAP) for name in names), read)
+    compositions = [Composition(case, backgrounds[i * each : (i + 1) * each]) for i, case in enumerate(foregrounds)]
+    _require_sizes(compositions)
+    return compositions
+
+
+def _require_sizes(compositions: list[Composition]) -> None:
+    """Read the heads of all files that will be composed, on all cores.
+
+    Raises:
+        UserError: One cannot be read, a foreground and its partners differ in size, or a background would become too
+            large; how many more there are is said.
+    """
+    with ThreadPoolExecutor(count_cores()) as threads:
+        problems = [problem for found in threads.map(_size_problems, compositions) for problem in found]
+    if problems:
+        raise UserError(problems[0] + (f" ({len(problems) - 1} further files are bad)" if len(problems) > 1 else ""))
+
+
+def _size_problems(composition: Composition) -> list[str]:
+    """Say what is wrong with the sizes of a foreground, its partners and its backgrounds."""
+    try:
+        paths = composition.foreground.paths
+        sizes = {kind: read_size(paths[kind]) for kind in ("fg", "alpha", "trimap") if kind in paths}
+        require_one_size(composition.foreground.name, **sizes)
+    except UserError as error:
+        return [str(error)]
+    problems = []
+    for path in composition.backgrounds:
+        try:
+            width, height = _enlarged(*read_size(path, upright=False), *sizes["fg"])
+            if width * height > LARGEST:
+                name = composition.foreground.name
+                raise UserError(
+                    f"{path} would be enlarged to {width} x {height} pixels to cover {name}; the most are {LARGEST}: "
+                    "leave it out"
+                )
+        except UserError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _in_order(kind: str, folder: str | Path, found: dict[str, _Found], names: str | Path | None) -> list[_Found]:
-    """Take what is found by name, in the order of a list of names if there is one."""
+    """Take what is found by name, in the order of a list of names if there is one; they may have endings."""
     if names is None:
         return list(found.values())
     chosen = []
-    for line in read_lines(f"{kind}_names", names):
-        name = line.strip()
-        name = name if name in found else Path(name).stem
-        if name not in found:
-            raise UserError(f"`{kind}_names` {names} has {line.strip()}, which is not in `{kind}` {folder}")
-        chosen.append(found[name])
+    known = spellings(found)
+    for line in read_lines(f"`{kind}_names` {names}", names):
+        path = PurePath(line.strip())
+        spelled = [compose(name) for name in (str(path), path.with_suffix("").as_posix(), path.stem)]
+        name = next((name for name in spelled if name in known), None)
+        if name is None:
+            raise UserError(f"`{kind}_names` {names} has {path}, which is not in `{kind}` {folder}")
+        chosen.append(known[name])
     if not chosen:
         raise UserError(f"`{kind}_names` {names} is empty; expected a name per line")
     return chosen
@@ -108,12 +160,9 @@ def compose_test_set(compositions: list[Composition], out: str | Path) -> Iterat
         NAME_i of each composite, once it is written.
 
     Raises:
-        UserError: An image cannot be read, or a foreground, its alpha and its trimap differ in size.
+        UserError: An image cannot be read.
         OSError: A file cannot be written.
     """
-    has_trimaps = any(composition.foreground.trimap for composition in compositions)
-    for folder in (MERGED, ALPHA, TRIMAP) if has_trimaps else (MERGED, ALPHA):
-        Path(out, folder).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(count_cores()) as threads:
         for composition in compositions:
             yield from _compose_one(composition, Path(out), threads)
@@ -133,10 +182,13 @@ def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecuto
     def write(i: int, background: Path) -> str:
         name = f"{foreground.name}_{i}"
         bg = fit_background(read_image(background, upright=False, srgb=False), layers["fg"].shape[:2])
-        write_png(Path(out, MERGED, f"{name}.png"), composite_as_published(layers["fg"], bg, layers["alpha"]))
-        write_png(Path(out, ALPHA, f"{name}.png"), layers["alpha"])
+        written = {MERGED: composite_as_published(layers["fg"], bg, layers["alpha"]), ALPHA: layers["alpha"]}
         if "trimap" in layers:
-            write_png(Path(out, TRIMAP, f"{name}.png"), layers["trimap"])
+            written[TRIMAP] = layers["trimap"]
+        for folder, image in written.items():
+            path = Path(out, folder, f"{name}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, image)
         return name
 
     yield from threads.map(write, range(len(composition.backgrounds)), composition.backgrounds)
@@ -148,11 +200,16 @@ def fit_background(bg: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     It keeps its aspect and is resampled by Pillow's bicubic filter, to whole pixels rounded up.
     """
     height, width = size
-    ratio = max(width / bg.shape[1], height / bg.shape[0])
-    if ratio > 1:
-        enlarged = ceil(bg.shape[1] * ratio), ceil(bg.shape[0] * ratio)
+    enlarged = _enlarged(bg.shape[1], bg.shape[0], width, height)
+    if enlarged != (bg.shape[1], bg.shape[0]):
         bg = np.asarray(Image.fromarray(bg).resize(enlarged, Image.Resampling.BICUBIC))
     return bg[:height, :width]
+
+
+def _enlarged(bg_width: int, bg_height: int, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height that a background gets to cover a foreground."""
+    ratio = max(width / bg_width, height / bg_height)
+    return (ceil(bg_width * ratio), ceil(bg_height * ratio)) if ratio > 1 else (bg_width, bg_height)
 
 
 def composite_as_published(fg: np.ndarray, bg: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -50,8 +50,8 @@ def evaluate(
     """Score the alphas that a network predicts for the images of a test set.
 
     The network sees each image at full size, on its own device, and its alphas are cut to 8 bits (255 alpha without the
-    fraction), as in the published validation runs. Where the trimap is known they become 0 and 255, also those of
-    MG-Matting, unless the network takes no trimap. Meanwhile threads read the next images and score the last ones.
+    fraction), as in the published validation runs. Where the trimap is known they become 0 and 255, as `predict` has
+    them, unless the network takes no trimap. Meanwhile threads read the next images and score the last ones.
 
     An image that cannot be read, or whose files differ in size, is left out and the rest scored. One without unknown
     pixels is scored, but does not enter the mean, since its MSE is undefined. Both are logged.
@@ -146,7 +146,7 @@ def _evaluate(
 def log_exception(result: Score | LeftOut) -> None:
     """Log an image that is left out, or that does not enter the mean."""
     if isinstance(result, LeftOut):
-        _logger.warning("left out: %s", result.reason)
+        _logger.warning("left out: %s: %s", result.name, result.reason)
     elif not result.unknown_pixels:
         _logger.warning("%s: its trimap has no unknown pixel; MSE is undefined, the mean is without it", result.name)
 
@@ -160,7 +160,8 @@ def mean_scores(images: Iterable[Score]) -> dict[str, float]:
 def table(evaluation: Evaluation) -> str:
     """Lay out the mean as papers print it, MSE times 1000, and the images' scores above it if they are 20 or fewer."""
     counted = sum(score.unknown_pixels > 0 for score in evaluation.images)
-    rows = [(score.name, asdict(score)) for score in evaluation.images] if len(evaluation.images) <= 20 else []
+    few = evaluation.images if len(evaluation.images) <= 20 else []
+    rows = [(" ".join(score.name.splitlines()), asdict(score)) for score in few]
     rows.append((f"mean of {counted}", evaluation.mean))
     width = max(len(name) for name, _ in rows)
     lines = [f"{'':{width}}  {'SAD':>9}  {'MSE x 1e-3':>10}  {'Grad':>9}  {'Conn':>9}"]
@@ -173,16 +174,27 @@ def table(evaluation: Evaluation) -> str:
 def write_scores(out: str | Path, evaluation: Evaluation) -> None:
     """Write OUT/scores.csv, a row per image and the mean, and OUT/scores.json, all that the evaluation holds.
 
+    A name that a spreadsheet would take for a formula has an apostrophe before it in scores.csv.
+
     Raises:
         OSError: They cannot be written.
     """
     columns = ["name", *METRICS, "unknown_pixels"]
-    rows = [asdict(score) for score in evaluation.images]
+    rows = [asdict(score) | {"name": _as_text(score.name)} for score in evaluation.images]
     mean = {"name": "mean", **evaluation.mean, "unknown_pixels": ""}
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([columns, *([row[column] for column in columns] for row in [*rows, mean])])
+    for row in [dict(zip(columns, columns, strict=True)), *rows, mean]:
+        # Some versions of Python do not see that a CR, too, ends a row.
+        writer = csv.writer(
+            text, lineterminator="\n", quoting=csv.QUOTE_ALL if "\r" in row["name"] else csv.QUOTE_MINIMAL
+        )
+        writer.writerow([row[column] for column in columns])
     write_whole(Path(out) / "scores.csv", lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
     # JSON has no NaN: reading it back turns each into None.
     content = json.loads(json.dumps(asdict(evaluation)), parse_constant=lambda constant: None)
     write_whole(Path(out) / "scores.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
+
+
+def _as_text(name: str) -> str:
+    """Keep a spreadsheet from computing a name."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

@@ -40,7 +40,8 @@ from dptmat.training.distributed import Process
 from dptmat.training.quarantine import Quarantine, name_bad
 from dptmat.training.resume import list_begun_with
 from dptmat.training.run import Run, joined_processes
-from dptmat.weights.load import load_network, read
+from dptmat.weights.load import load_network
+from dptmat.weights.read import read
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Finetuning:
     preview_rows = 4
 
     def __init__(self, settings: FinetuneConfig, process: Process) -> None:
-        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha)
+        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha, settings.out)
         if process.is_main:
             for path, reason in empty:
                 name_bad(str(path), reason)
@@ -229,7 +230,7 @@ def _validation_cases(settings: FinetuneConfig) -> tuple[list[Case], str]:
         return [], "files"
     made = settings.val_trimap in TRIMAP_SOURCES
     cases = pair(
-        {"image": "val_image", "alpha": "val_alpha", "trimap": "val_trimap"},
+        {"image": "val_image", "alpha": "val_alpha", "trimap": "val_trimap"}, leave_out=settings.out,
         image=settings.val_image, alpha=settings.val_alpha, trimap=None if made else settings.val_trimap,
     )  # fmt: skip
     return cases, settings.val_trimap if made else "files"

@@ -16,6 +16,7 @@ from dptmat.data.trimaps import from_mask
 from dptmat.device import choose_dtype
 from dptmat.errors import UserError
 from dptmat.inference import predict_within_memory
+from dptmat.tasks.score import NOT_FINITE, reason_of
 from dptmat.tiles import require_tile
 
 _logger = logging.getLogger(__name__)
@@ -44,13 +45,18 @@ def find_cases(network: nn.Module, image: str | Path, trimap: str | Path | None,
         raise UserError("`trimap` is missing: this network takes one; for masks give `trimap` MASKS `dilate` PIXELS")
     if trimap is not None and not takes_trimap:
         raise UserError(f"`trimap` {trimap}: this network takes the image alone; leave it out")
-    cases = pair(image=image, trimap=trimap)
-    read = [path for case in cases for path in case.paths.values()]
+    cases = pair(image=image, trimap=trimap, leave_out=out)
+    written = {_path(folder, case).parent for folder in (Path(out), Path(out, CUTOUT)) for case in cases}
+    require_apart(written, (path for case in cases for path in case.paths.values()))
     for folder in (Path(out), Path(out, CUTOUT)):
-        require_apart(folder, read)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"`out` {folder} is a file; give the name of a folder")
     return cases
+
+
+def _path(folder: Path, case: Case) -> Path:
+    """Return where a file of a case is written to, below a folder."""
+    return folder / f"{case.name}.png"
 
 
 def predict(
@@ -65,6 +71,9 @@ def predict(
     amp: str = "off",
 ) -> Iterator[tuple[str, str | None]]:
     """Predict the alphas of images: OUT/NAME.png, and OUT/cutout/NAME.png, which replace what is there.
+
+    NAME has the subfolders of the image. Alpha is what `dptmat.tasks.evaluate.evaluate` scores: 0 and 1 where the
+    trimap is known, unless the network takes none.
 
     An image that cannot be predicted is told, and the others are predicted. What a user would want to know of one that
     is predicted is logged.
@@ -85,10 +94,16 @@ def predict(
         is not.
 
     Raises:
-        UserError: ``tile`` is out of its range, or the network's device does not compute in the precision of ``amp``.
+        UserError: ``tile`` is out of its range, the network's device does not compute in the precision of ``amp``, or
+            alphas and cutouts would have the same names.
         OSError: A file cannot be written.
     """
     require_tile(tile)
+    cases = list(cases)
+    if cutout and any(case.name.startswith(f"{CUTOUT}/") for case in cases):
+        raise UserError(
+            f"`image` holds a folder {CUTOUT}, where `out` has the cutouts; rename it, or leave `cutout` out"
+        )
     dtype = choose_dtype(amp, next(network.parameters()).device)
     Path(out, CUTOUT if cutout else "").mkdir(parents=True, exist_ok=True)
     options = {"tile": tile, "autocast": None if dtype == torch.float32 else dtype}
@@ -103,14 +118,21 @@ def _predict_one(
         image, trimap = _read(case, dilate)
         alpha = predict_within_memory(network, image, trimap, name=case.name, **options)
         if not alpha.isfinite().all():
-            raise UserError("the network's alpha is not finite everywhere; use `amp` off, or another checkpoint")
+            raise UserError(NOT_FINITE[options["autocast"] is None])
     except UserError as error:
-        return case.name, str(error)
+        return case.name, reason_of(error, case)
+    except MemoryError:
+        return case.name, "the memory does not suffice for an image of this size; make it smaller"
     values = alpha.cpu().numpy()
-    write_png(Path(out, f"{case.name}.png"), quantize(values, bits))
+    _write(_path(out, case), quantize(values, bits))
     if cutout:
-        write_png(Path(out, CUTOUT, f"{case.name}.png"), cut_out(image, values))
+        _write(_path(out / CUTOUT, case), cut_out(image, values))
     return case.name, None
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, image)
 
 
 def _read(case: Case, dilate: int | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -118,16 +140,22 @@ def _read(case: Case, dilate: int | None) -> tuple[np.ndarray, np.ndarray | None
     image = read_image(case.path("image"))
     if case.trimap is None:
         return image, None
-    if dilate is not None:
-        trimap = from_mask(read_mask(case.trimap), dilate)
-    else:
-        trimap = read_trimap(case.trimap)
-        if not (trimap == 1).any():
-            _logger.warning(
-                "%s: %s leaves nothing unknown; if it is a mask, give `dilate` PIXELS", case.name, case.trimap
-            )
+    trimap = read_trimap(case.trimap) if dilate is None else from_mask(read_mask(case.trimap), dilate)
+    if not (trimap == 1).any():
+        _warn_of_nothing_unknown(case, trimap, dilate)
     require_same_size(case.name, image=image, trimap=trimap)
     return image, trimap
+
+
+def _warn_of_nothing_unknown(case: Case, trimap: np.ndarray, dilate: int | None) -> None:
+    if np.ptp(trimap) == 0:
+        line = "%s: %s leaves nothing unknown: it is %s everywhere, and so is alpha"
+        _logger.warning(line, case.name, case.trimap, "foreground" if trimap[0, 0] else "background")
+    elif dilate is None:
+        line = "%s: %s leaves nothing unknown; if it is a mask, give `dilate` PIXELS"
+        _logger.warning(line, case.name, case.trimap)
+    else:
+        _logger.warning("%s: %s leaves nothing unknown; raise `dilate`", case.name, case.trimap)
 
 
 def quantize(alpha: np.ndarray, bits: int) -> np.ndarray:
@@ -144,7 +172,8 @@ def cut_out(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         alpha: float32 [H, W] in 0..1.
 
     Returns:
-        uint8 [H, W, 4]: the colours, not multiplied by alpha, and alpha. Where alpha is 0 the colours have no meaning.
+        uint8 [H, W, 4]: the colours, not multiplied by alpha, and alpha. Where alpha is 255 they are the image's own;
+        where it is 0 they have no meaning.
 
     Source: Germer et al., Fast Multi-Level Foreground Estimation, ICPR 2020, by the package pymatting.
     """
@@ -153,4 +182,7 @@ def cut_out(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     colors = image / np.float32(255)
     if alpha.size > 1:  # pymatting divides by the logarithm of the longer side
         colors = estimate_foreground_ml(colors, alpha)
-    return quantize(np.dstack([colors, alpha]), 8)
+    result = quantize(np.dstack([colors, alpha]), 8)
+    opaque = result[..., 3] == 255
+    result[opaque, :3] = image[opaque]
+    return result

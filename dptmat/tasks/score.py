@@ -27,6 +27,10 @@ from dptmat.tiles import require_tile
 _logger = logging.getLogger(__name__)
 
 READERS = {"image": read_image, "trimap": read_trimap, "alpha": read_alpha, "prediction": read_alpha}
+NOT_FINITE = (  # with mixed precision, and without
+    "the network's alpha is not finite everywhere; use `amp` off, or another checkpoint",
+    "the network's alpha is not finite everywhere; use another checkpoint",
+)
 AT_ONCE = 16  # images at most that are read or scored simultaneously: each takes 50 bytes per pixel
 
 _Item = TypeVar("_Item")
@@ -51,7 +55,7 @@ class Score:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image that could not be scored, and why."""
+    """An image that could not be scored, and why; the reason does not begin with the name."""
 
     name: str
     reason: str
@@ -94,11 +98,7 @@ def score_network(
     _require_cases(cases, wanted)
     require_tile(tile)
     dtype = choose_dtype(amp, next(network.parameters()).device)
-    options = {
-        "tile": tile,
-        "override": takes_trimap(network),
-        "autocast": None if dtype == torch.float32 else dtype,
-    }
+    options = {"tile": tile, "autocast": None if dtype == torch.float32 else dtype}
     folder = _make_folders(out, made, cases)
     read = partial(_read, wanted=wanted, trimap=trimap, seed=seed)
     return _run(cases, read, partial(_predict, network, options), partial(_finish, made=made, out=folder))
@@ -154,9 +154,14 @@ def _make_folders(out: str | Path | None, made: dict[str, str], cases: list[Case
     if out.exists() and not out.is_dir():
         raise UserError(f"`out` {out} is a file; give the name of a folder")
     written = [out / name for name in made.values()]
-    read = (path for case in cases for path in (case.image, case.trimap, case.alpha) if path is not None)
-    for folder in {path.parent for path in read}:
-        if folder.parent.resolve() == out.resolve() or folder.resolve() in [other.resolve() for other in written]:
+    read = {  # without the subfolders that belong to the name
+        path.parents[case.name.count("/")].resolve()
+        for case in cases
+        for path in (case.image, case.trimap, case.alpha)
+        if path is not None
+    }
+    for folder in read:
+        if folder.parent == out.resolve() or {folder, *folder.parents} & {other.resolve() for other in written}:
             raise UserError(f"`out` {out} holds {folder}, which is read; give another folder")
     for folder in (out, *written):
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,12 +199,17 @@ def map_ahead(
         yield waiting.popleft().result()
 
 
+def reason_of(error: UserError, case: Case) -> str:
+    """Return what an error says, without the name of the image, which is told with it."""
+    return str(error).removeprefix(f"{case.name}: ")
+
+
 def _read(case: Case, wanted: list[str], trimap: str, seed: int) -> _Sample | LeftOut:
     try:
         layers = {kind: READERS[kind](case.path(kind)) for kind in wanted}
         require_same_size(case.name, **layers)
     except UserError as error:
-        return LeftOut(case.name, str(error))
+        return LeftOut(case.name, reason_of(error, case))
     if trimap == "all-unknown":
         layers["trimap"] = np.ones_like(layers["alpha"])
     elif trimap == "from-alpha":
@@ -212,9 +222,9 @@ def _predict(network: nn.Module, options: dict[str, Any], sample: _Sample) -> _S
     try:
         alpha = predict_within_memory(network, layers["image"], layers["trimap"], name=name, **options)
         if not alpha.isfinite().all():
-            raise UserError("the network's alpha is not finite everywhere; try `amp` off")
+            raise UserError(NOT_FINITE[options["autocast"] is None])
     except UserError as error:
-        return LeftOut(name, f"{name}: {error}")
+        return LeftOut(name, str(error))
     prediction = (alpha * 255).byte().cpu().numpy()  # cut, not rounded
     return _Sample(sample.case, {**layers, "prediction": prediction})
 
@@ -226,7 +236,9 @@ def _finish(sample: _Sample, made: dict[str, str], out: Path | None) -> Score:
     for kind, folder in made.items():
         paths[kind] = None if out is None else f"{folder}/{sample.case.name}.png"
         if out is not None:
-            write_png(out / folder / f"{sample.case.name}.png", layers[kind])
+            path = out / folder / f"{sample.case.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, layers[kind])
     return _score(sample.case.name, layers, paths)
 
 

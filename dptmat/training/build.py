@@ -11,6 +11,7 @@ from dptmat.errors import UserError
 from dptmat.models import create_model
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
+from dptmat.training.checkpoint import MOST_STEPS
 from dptmat.training.distributed import Process
 from dptmat.training.optim import adamw, learning_rate
 from dptmat.training.quarantine import Quarantine
@@ -75,8 +76,10 @@ def make_trainer(task: Task, settings: RunConfig, process: Process) -> Trainer:
     """Make the trainer of a task, with a new network.
 
     Raises:
-        UserError: There is no such network, or an option needs a GPU.
+        UserError: There is no such network, an option needs a GPU, or the run has more steps than there can be.
     """
+    if task.steps >= MOST_STEPS:
+        raise UserError(f"the epochs come to {task.steps} steps; a run has less than {MOST_STEPS}, so lower `epochs`")
     torch.manual_seed(settings.seed)
     model = create_model(settings.model, 6 if settings.trimap else 3, settings.grad_checkpointing)
     if settings.sync_bn:

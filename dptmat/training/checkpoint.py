@@ -3,21 +3,23 @@
 import errno
 import logging
 import time
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dptmat.errors import UserError, first_line
+from dptmat.errors import UserError
 from dptmat.files import cause, write_whole
+from dptmat.weights.read import read
 
 _logger = logging.getLogger(__name__)
 
 _AGAIN_AFTER = 60  # seconds
 _WAITS = 1, 2, 4, 8, 15  # seconds: 30 in all, after which schedulers kill
 _PARTS = {"model", "optimizer", "scaler", "running_norm", "step", "config", "micro_batch", "data_fingerprint"}
+_PLAIN = str, int, float, bool, type(None)  # what settings are
+MOST_STEPS = 10**9  # that the names of the files have room for
 _FORMER = {"photographs": "data_fingerprint"}  # names of parts in earlier versions
 
 
@@ -151,23 +153,23 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     expected = "expected a checkpoint that dptmat wrote (step-*.pt)"
     try:
-        with zipfile.ZipFile(path) as content:  # torch does not look at the checksums
-            broken = content.testzip()
-        if broken:
-            raise ValueError(f"{broken} is damaged")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for a damaged or foreign file
-        # torch's own words on foreign content advise to run its code.
-        reason = "it holds more than tensors and plain values" if "weights_only" in str(error) else first_line(error)
-        raise UserError(f"checkpoint {path} cannot be read: {reason}; {expected}") from error
+        state = read(path, whole=True)
+    except UserError as error:
+        raise UserError(f"checkpoint {error}; {expected}") from error
     for former, name in _FORMER.items():
-        if isinstance(state, dict) and former in state:
+        if former in state:
             state.setdefault(name, state.pop(former))
-    missing = _PARTS - set(state if isinstance(state, dict) else ())
+    missing = _PARTS - set(state)
     if missing:
         raise UserError(f"checkpoint {path} has no {', '.join(sorted(missing))}; {expected}")
-    if not isinstance(state["config"], dict) or not isinstance(state["step"], int) or state["step"] < 0:
-        raise UserError(f"checkpoint {path} holds no settings or no number of steps; {expected}")
+    if not isinstance(state["config"], dict) or not all(
+        isinstance(value, _PLAIN) for value in state["config"].values()
+    ):
+        raise UserError(f"checkpoint {path} holds no settings; {expected}")
+    if type(state["step"]) is not int or not 0 <= state["step"] < MOST_STEPS:
+        raise UserError(f"checkpoint {path} holds no number of steps; {expected}")
+    if type(state["micro_batch"]) is not int:
+        raise UserError(f"checkpoint {path} holds no size of a micro-batch; {expected}")
     return state
 
 

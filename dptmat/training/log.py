@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import secrets
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dptmat.defaults import METRICS
 from dptmat.errors import first_line
-from dptmat.files import Journal, write_whole
+from dptmat.files import Journal, drop_link, write_whole
 
 _logger = logging.getLogger(__name__)
 
@@ -129,7 +130,8 @@ class _Board:
     def __init__(self, folder: Path, start: int) -> None:
         self._writer: SummaryWriter | None = None
         try:
-            self._writer = SummaryWriter(folder, purge_step=start + 1)
+            # A name that nobody can have prepared a link under.
+            self._writer = SummaryWriter(folder, purge_step=start + 1, filename_suffix=f".{secrets.token_hex(4)}")
         except Exception as error:  # a full disk, and whatever TensorBoard makes of one
             self._give_up(error)
 
@@ -168,12 +170,28 @@ class Moment(NamedTuple):
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Delete the lines of later steps, and one that a kill has cut short; files that are left out stay named."""
-    if not path.exists():
+    """Delete the lines of later steps, and one that a kill has cut short; files that are left out stay named.
+
+    Lines that are none of a log go, too, which is said.
+    """
+    drop_link(path)
+    if not path.is_file():
         return
     lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
+    steps = [_step_of(line) for line in lines]
+    if foreign := sum(at is None for at in steps):
+        _logger.warning("%s: %s lines that are not of a training's log are left out", path, foreign)
+    kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
     write_whole(path, lambda file: file.write(b"".join(kept)))
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step of a line of a log, 0 where it has none, or None if it is not such a line."""
+    try:
+        step = json.loads(line).get("step", 0)
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def _clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ from dptmat.config.run import RunConfig
 from dptmat.config.settings import to_toml
 from dptmat.contact_sheets import predictions_sheet, write_sheet
 from dptmat.errors import UserError, first_line
+from dptmat.files import write_whole
 from dptmat.training import checkpoint, distributed
 from dptmat.training.averages import Averages
 from dptmat.training.bottleneck import Bottleneck
@@ -22,7 +23,7 @@ from dptmat.training.build import make_loader, make_trainer
 from dptmat.training.compile import cause_of_failure
 from dptmat.training.data_wait import DataWait
 from dptmat.training.distributed import Process
-from dptmat.training.lock import locked
+from dptmat.training.lock import Place, locked
 from dptmat.training.log import LOG_FILE, RunLog
 from dptmat.training.quarantine import QUARANTINE_FILE, open_quarantine
 from dptmat.training.resume import FILES, list_begun_with, refuse_another_run, resume
@@ -132,6 +133,7 @@ class Run:
         if not self.done:
             initialize(self.trainer.model, settings.model, settings.init, settings.load)
         if process.is_main:
+            self.place = Place(self.out)
             self._write_head()
         self.log = RunLog(self.out, task.steps, settings.batch_size, start=self.done, writes=process.is_main)
         self.quarantine = distributed.on_all_ranks(
@@ -231,6 +233,7 @@ class Run:
         """Write a checkpoint; the last one of the run waits for room on a full disk, another is made up for later."""
         self.owes_validation = bool(self.stop_reason) and self.saves_here
         if self.process.is_main:
+            self._require_own_folder()
             last = self.stop_reason or self.done == self.task.steps
             (self.checkpoints.save_at_last if last else self.checkpoints.save)(self.done)
         self._saved = self.done
@@ -255,6 +258,25 @@ class Run:
             self.task.finish()
         return last
 
+    def _require_own_folder(self) -> None:
+        """Save the state elsewhere, and end the run, if ``out`` is no longer the folder that it was.
+
+        Raises:
+            UserError: It is so.
+        """
+        try:
+            loss = self.place.loss()
+        except OSError:  # the file system is away; saving tells
+            return
+        if not loss:
+            return
+        refuge = self.place.refuge()
+        self._saved, self.stop_reason = self.done, f"`out` {self.out} {loss}"
+        self.checkpoints = checkpoint.Checkpoints(refuge / "checkpoints", self.settings.keep, self._state)
+        path = self.checkpoints.save_at_last(self.done)
+        self._write_settings(refuge)
+        raise UserError(f"{self.stop_reason}, so the run ends; what was reached is in {path}")
+
     def _save_what_was_reached(self, error: Exception) -> None:
         """Save the state before an error, which may be this process's alone; a failure to save is only said."""
         if (self.done == self._saved and not self.checkpoints.pending) or not self.trainer.is_whole:
@@ -276,8 +298,11 @@ class Run:
         """Write what the run begins with, and remove the checkpoints of steps that it does again."""
         if not self.done:
             self.task.index.write(self.out / FILES)
-        (self.out / "config.toml").write_bytes(os.fsencode(to_toml(self.settings)))
+        self._write_settings(self.out)
         checkpoint.drop_after(self.out / "checkpoints", self.done)
+
+    def _write_settings(self, folder: Path) -> None:
+        write_whole(folder / "config.toml", lambda file: file.write(os.fsencode(to_toml(self.settings))))
 
     def _state(self, step: int) -> dict[str, Any]:
         """Make the content of a checkpoint: plain values and tensors."""

@@ -15,17 +15,18 @@ from torch.nn.functional import interpolate, normalize
 
 from dptmat.errors import UserError, few, first_line
 from dptmat.models.matteformer import WINDOW
-from dptmat.weights.load import is_ours, read
+from dptmat.weights.load import find_weights, is_finite, is_ours
 from dptmat.weights.names import (
     BIAS_TABLE,
     SWIN,
+    describe,
     encoder_layout,
     official_model,
     official_name,
-    tensors_of,
     timm_names,
     without_index,
 )
+from dptmat.weights.read import read
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
             notes.setdefault(note, []).append(key)
     if not any(key.startswith("encoder.") and not key.startswith("encoder.shortcut.") for key in loaded):
         raise UserError(f"`init` {init} ({kind}) holds nothing that fits the encoder of {name}; {_possible(name)}")
-    if spoilt := [key for key, value in loaded.items() if not value.isfinite().all()]:
+    if spoilt := [key for key, value in loaded.items() if not is_finite(value, own[key].dtype)]:
         raise UserError(f"`init` {init} ({kind}) holds numbers that are not finite in {few(spoilt)}; take another file")
     with torch.no_grad():
         for key, value in loaded.items():
@@ -96,8 +97,10 @@ def _file_weights(network: nn.Module, path: str) -> tuple[dict[str, Tensor], dic
         raise UserError(f"`init` {path} does not exist; give random, timm, or the path of a checkpoint")
     content = read(path)
     if is_ours(content):
-        return without_index(tensors_of(content)), {}, f"dptmat's {content['config']['model']}"
-    state = tensors_of(content)
+        return without_index(find_weights(path, content)), {}, f"dptmat's {content['config']['model']}"
+    state = find_weights(path, content)
+    if not state:
+        raise UserError(f"`init` {path} holds {describe(content)}; give a checkpoint of a network or an encoder")
     model = official_model(state)
     if model:
         ours = {official_name(key): key for key in network.state_dict()}
@@ -158,7 +161,11 @@ def _fit(key: str, target: Tensor, value: Tensor, spatial: int | None) -> tuple[
             return full, ", ".join(note)
     shape, wanted = list(value.shape), list(target.shape)
     images = {3, 4, 6}  # channels of an image alone, with a mask, with a trimap
-    if value.ndim == 4 == target.ndim and {shape[1], wanted[1]} <= images and shape[::2] == wanted[::2]:
+    if (
+        value.ndim == 4 == target.ndim
+        and {shape[1], wanted[1]} <= images
+        and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]
+    ):
         nn.init.xavier_normal_(full)
         full[:, :3] = value[:, :3]
         return full, "RGB kept, new channels for the guidance" if wanted[1] > 3 else "RGB kept"

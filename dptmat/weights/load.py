@@ -12,9 +12,7 @@ the network's state dict, and ``config``, of which two keys count here: ``model`
 The names of the tensors in files of other projects are in `dptmat.weights.names`.
 """
 
-import argparse
-import re
-from collections import OrderedDict
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,57 +20,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dptmat.errors import UserError, few, first_line
+from dptmat.errors import UserError, few
 from dptmat.models import create_model
 from dptmat.models.layers import MattingNetwork
-from dptmat.weights.names import OFFICIAL, official_model, official_name, tensors_of
+from dptmat.weights.names import (
+    OFFICIAL,
+    averaged_over_plain,
+    describe,
+    official_model,
+    official_name,
+    tensors_of,
+)
+from dptmat.weights.read import read
 
+_logger = logging.getLogger(__name__)
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Read a file of weights to the CPU without running any code from it.
-
-    Args:
-        path: What ``torch.save`` wrote, or a file that ends in ``.safetensors``.
-
-    Returns:
-        Its dictionary: of tensors, or with the tensors deeper inside.
-
-    Raises:
-        UserError: The file is missing or damaged, needs code of its own to be read, or holds no dictionary.
-    """
-    if str(path).endswith(".safetensors"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read as safetensors: {error}") from error
-    # Settings that Swin's, SimMIM's and other training scripts save beside the weights; nothing of them is used.
-    harmless: list[Any] = [(OrderedDict, "yacs.config.CfgNode"), argparse.Namespace]
-    try:
-        with torch.serialization.safe_globals(harmless):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for a damaged or foreign file
-        raise UserError(f"{path} cannot be read: {_reason(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}; expected a dictionary of weights")
-    return content
-
-
-def _reason(error: Exception) -> str:
-    foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-    if foreign:
-        return f"it holds an object of {foreign[1]}, not only tensors and plain values; save its state dict alone"
-    if "weights_only" in str(error):
-        return "it holds more than tensors and plain values; save its state dict alone"
-    return first_line(error)
+_REAL = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}  # and all of floating point
+_LONGEST = 100  # letters of a network's name
+_SLACK = 1 << 26  # numbers by which a network may be larger than its file holds, such as a classifier of timm
 
 
 def is_ours(content: dict[str, Any]) -> bool:
     """Tell whether this library wrote the file: a run's checkpoint, or what `convert` wrote."""
     config = content.get("config")
-    return isinstance(content.get("model"), dict) and isinstance(config, dict) and isinstance(config.get("model"), str)
+    name = config.get("model") if isinstance(config, dict) else None
+    return isinstance(content.get("model"), dict) and isinstance(name, str) and len(name) <= _LONGEST
+
+
+def find_weights(path: str | Path, content: dict[str, Any]) -> dict[str, Tensor]:
+    """Find the state dict in what `read` returned; say which one is taken where there are averaged and plain weights.
+
+    Raises:
+        UserError: A tensor is of a type that is no real number.
+    """
+    state = tensors_of(content)
+    if choice := averaged_over_plain(content):
+        _logger.info("%s: the averaged weights, %s, are taken, and %s are left", path, *choice)
+    for name, value in state.items():
+        if value.dtype not in _REAL and (not value.is_floating_point() or "float4" in str(value.dtype)):
+            raise UserError(f"{path} holds {name} of type {value.dtype}; a network's weights are real numbers")
+    return state
+
+
+def is_finite(value: Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether all numbers of a tensor are finite in the type in which a network holds them."""
+    return bool(value.to(dtype).isfinite().all())
 
 
 def load_network(
@@ -97,17 +89,18 @@ def load_network(
     spell: Callable[[str], str]
     if official is None and is_ours(content):
         name, trimap = content["config"]["model"], bool(content["config"].get("trimap", True))
-        state, spell = tensors_of(content), str
+        state, spell = find_weights(path, content), str
+        _require_plausible(path, name, state)
     else:
-        state, spell = tensors_of(content), official_name
+        state, spell = find_weights(path, content), official_name
         found = official_model(state)
         if official and found != official:
             kind = f"a checkpoint of {found}" if found else "not a checkpoint of " + " or ".join(OFFICIAL)
             raise UserError(f"{path} is {kind}; expected one that the project of {official} published")
         if found is None:
             raise UserError(
-                f"{path} holds no matting network; expected a checkpoint of dptmat or one that the project of "
-                f"{', '.join(OFFICIAL)} published"
+                f"{path} holds no matting network, but {describe(content)}; expected a checkpoint of dptmat or one "
+                f"that the project of {', '.join(OFFICIAL)} published"
             )
         stem = state.get("encoder.conv1.module.weight_bar")
         mask = found == "mgmatting" and stem is not None and stem.ndim == 4 and stem.shape[1] == 4
@@ -115,6 +108,27 @@ def load_network(
     network = create_model(name, None if trimap else 3)
     _fill(network, state, spell, f"{path} is no whole checkpoint of {name}")
     return network.eval().to(device), {"model": name, "trimap": trimap}
+
+
+def _require_plausible(path: str | Path, name: str, state: dict[str, Tensor]) -> None:
+    """Refuse a file that names a network of timm which is far larger than its weights, before memory is taken for it.
+
+    Raises:
+        UserError: It is so, or the name is none.
+    """
+    import timm
+
+    backbone = name.removeprefix("unet_")
+    if backbone == name or not timm.is_model(backbone):
+        return  # a known size, or unknown, of which `create_model` tells
+    with torch.device("meta"):  # shapes without memory
+        wanted = sum(p.numel() for p in timm.create_model(backbone, pretrained=False).parameters())
+    held = sum(value.numel() for value in state.values())
+    if wanted > held + _SLACK:
+        raise UserError(
+            f"{path} names {name}, of more than {wanted / 1e6:.0f} million numbers, and holds {held / 1e6:.1f} million "
+            "of them; expected a whole checkpoint"
+        )
 
 
 def _fill(network: nn.Module, state: dict[str, Tensor], spell: Callable[[str], str], complaint: str) -> None:
@@ -134,7 +148,7 @@ def _fill(network: nn.Module, state: dict[str, Tensor], spell: Callable[[str], s
     lines = [f"  {len(names)} {what}: {few(names)}" for what, names in problems if names]
     if lines:
         raise UserError("\n".join([f"{complaint}:", *lines]))
-    if spoilt := [name for name in expected if not state[name].isfinite().all()]:
+    if spoilt := [name for name, value in expected.items() if not is_finite(state[name], value.dtype)]:
         raise UserError(f"{complaint}: {len(spoilt)} tensors hold numbers that are not finite: {few(spoilt)}")
     with torch.no_grad():
         for name, value in expected.items():

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dptmat.errors import few
+
 OFFICIAL = ("matteformer", "gca", "mgmatting")
 
 # timm's weights of the same encoder, trained on ImageNet-1k with labels.
@@ -31,16 +33,65 @@ _SPECTRAL = {
 }
 
 
-def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """Find the state dict in what `read` returned, and strip the one ``module.`` that parallel training puts first."""
-    for part in ("state_dict", "model"):
-        if isinstance(content.get(part), dict):
-            content = content[part]
+# Where training scripts put a network's weights, the averaged ones first, which their authors evaluate.
+_AVERAGED = ("params_ema", "state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_PLAIN = ("state_dict", "model", "params", "model_state_dict", "network", "net", "generator", "module", "weights")
+# What parallel training, compiling and the modules around a network put in front of all names.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "generator.")
+_DEEPEST = 4  # dictionaries around the weights
+
+
+def tensors_of(content: dict[Any, Any]) -> dict[str, Tensor]:
+    """Find the state dict in what `read` returned, and strip what stands in front of all its names."""
+    for _ in range(_DEEPEST):
+        part = place_of_weights(content)
+        if part is None:
             break
+        content = content[part]
     state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+    if len(state) > 1:
+        state.pop("n_averaged", None)  # of PyTorch's averaging
+    state = {name.replace("._orig_mod.", "."): value for name, value in state.items()}  # a part that was compiled
+    while state and (prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def place_of_weights(content: dict[Any, Any]) -> str | None:
+    """Find under which key of a dictionary the weights are, as a dictionary; None where they lie in it, or nowhere."""
+    filled = {key: part for key, part in content.items() if isinstance(part, dict) and _holds_tensors(part)}
+    known = [key for key in (*_AVERAGED, *_PLAIN) if key in filled]
+    if known:
+        return known[0]
+    bare = any(isinstance(value, Tensor) for value in content.values())
+    return next(iter(filled)) if len(filled) == 1 and not bare else None
+
+
+def averaged_over_plain(content: dict[Any, Any]) -> tuple[str, str] | None:
+    """Tell which averaged weights `tensors_of` takes, and which plain ones it leaves; None if there is no choice."""
+    taken = place_of_weights(content)
+    plain = [key for key in _PLAIN if isinstance(content.get(key), dict) and _holds_tensors(content[key])]
+    return (taken, plain[0]) if taken in _AVERAGED and plain else None
+
+
+def _holds_tensors(part: dict[Any, Any]) -> bool:
+    """Tell whether there are named tensors in a dictionary, or in those that lie in it."""
+    level = [part]
+    for _ in range(_DEEPEST):
+        if any(isinstance(key, str) and isinstance(value, Tensor) for each in level for key, value in each.items()):
+            return True
+        inside = {id(value): value for each in level for value in each.values() if isinstance(value, dict)}
+        level = list(inside.values())
+    return False
+
+
+def describe(content: dict[Any, Any]) -> str:
+    """Say in a few words what a file holds: its tensors' names, or else its keys."""
+    state = tensors_of(content)
+    names = [name[:60] if isinstance(name, str) else type(name).__name__ for name in (state or content)]
+    if state:
+        return f"{len(state)} tensors: {few(names)}"
+    return f"no tensors, but {few(names)}" if names else "nothing"
 
 
 def official_name(name: str) -> str:
@@ -112,7 +163,7 @@ def timm_names(network: nn.Module, names: Container[str]) -> dict[str, str]:
 def _downsample_next(key: str) -> str:
     """Count a downsampling to the stage that follows it, as timm does: layers.0.downsample is layers.1.downsample."""
     parts = key.split(".")
-    if parts[0] == "layers" and parts[2] == "downsample":
+    if parts[0] == "layers" and parts[2:3] == ["downsample"] and parts[1].isdecimal():
         parts[1] = str(int(parts[1]) + 1)
     return ".".join(parts)
 

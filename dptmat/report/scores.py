@@ -1,0 +1,95 @@
+"""What the page has on the test images: ``evaluation/scores.json``, which `dptmat.tasks.evaluate` writes."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dptmat.defaults import METRICS
+from dptmat.errors import UserError, first_line
+from dptmat.report import figures
+from dptmat.report.inside import require_inside
+
+SHOWN = 24  # test images that are shown, of a larger test set
+_LARGEST = 1 << 27  # bytes of the file; one with 10,000 images has 5 million
+_LONGEST = 4096  # letters of a name or a reason
+_MOST = 1e38  # that a score can be: more is no number of float32
+
+
+def read_scores(run: Path, images: Sequence[str | Path]) -> dict[str, Any] | None:
+    """Read what the page has on the scores of a run, or None if there are none.
+
+    Args:
+        run: Its folder.
+        images: Further folders whose pictures may be shown.
+
+    Raises:
+        UserError: The file is not what this library writes.
+    """
+    folder = run / "evaluation"
+    path = folder / "scores.json"
+    if not path.exists():
+        return None
+    require_inside(path, run, _LARGEST)
+    try:
+        scores = json.loads(path.read_bytes())
+        rows = [_row(entry) | {"number": at + 1} for at, entry in enumerate(scores["images"])]
+        shown = choose([row["sad"] for row in rows])
+        for at in shown:
+            rows[at]["figures"] = figures.read_figures(scores["images"][at], folder, [run, *images])
+            rows[at]["comparable"] = figures.comparable(rows[at]["figures"])
+        return {
+            "rows": rows,
+            "mean": _errors(scores["mean"]),
+            "left_out": [(_text(entry["name"]), _text(entry["reason"])) for entry in scores["left_out"]],
+            "facts": {
+                key.replace("_", " "): _text(str(scores[key]) if isinstance(scores[key], int) else scores[key])
+                for key in ("checkpoint", "trimap", "seed", "known_regions")
+                if scores.get(key) is not None
+            },
+            "shown": [rows[at] for at in shown],
+        }
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"{path} is not what dptmat evaluate writes: {reason}; evaluate again") from error
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    pixels = entry["unknown_pixels"]
+    if pixels is not None and (type(pixels) is not int or not 0 <= pixels < 1 << 53):
+        raise TypeError("a number of pixels is none")
+    for kind in figures.KINDS:
+        if entry[kind] is not None and "\0" in _text(entry[kind]):
+            raise ValueError("a path holds a zero byte")
+    return {"name": _text(entry["name"]), "unknown_pixels": pixels, "figures": {}, **_errors(entry)}
+
+
+def _errors(entry: dict[str, Any]) -> dict[str, float | None]:
+    errors: dict[str, float | None] = {}
+    for name in METRICS:
+        value = entry[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise TypeError(f"{name} is no number")
+        if value is None or not math.isfinite(value) or abs(value) >= _MOST:
+            errors[name] = None
+        else:
+            errors[name] = float(value) * (1000 if name == "mse" else 1)
+    return errors
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"it has a {type(value).__name__} where a text belongs")
+    return value[:_LONGEST]
+
+
+def choose(errors: Sequence[float | None]) -> list[int]:
+    """Choose which images are shown, the worst first: all of a few, else as many worst, middle and best ones."""
+    scored = sorted(((error, at) for at, error in enumerate(errors) if error is not None), key=lambda pair: -pair[0])
+    ranked = [at for _, at in scored]
+    if len(ranked) <= SHOWN:
+        return (ranked + [at for at, error in enumerate(errors) if error is None])[:SHOWN]
+    part = SHOWN // 3
+    middle = (len(ranked) - part) // 2
+    return ranked[:part] + ranked[middle : middle + part] + ranked[-part:]
