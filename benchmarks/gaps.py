@@ -50,8 +50,11 @@ def summarize(events, count):
     ((stream, _),) = time.most_common(1)
     own = sorted((e for e in work if e["args"]["stream"] == stream), key=lambda event: event["ts"])
     calls = [event for event in events if event["cat"] in ("cuda_runtime", "cuda_driver")]
-    numbers = {event["args"]["correlation"] for event in own}
-    launches = {(call["tid"], call["ts"]) for call in calls if call["args"]["correlation"] in numbers}
+    # Some calls and replayed graphs carry no number that ties them together.
+    numbers = {event["args"]["correlation"] for event in own if "correlation" in event["args"]}
+    launches = {(call["tid"], call["ts"]) for call in calls if call.get("args", {}).get("correlation") in numbers}
+    if not launches:
+        raise ValueError("the profiler does not say which calls put work on the GPU; see whether CUPTI fits the driver")
     threads, last = {thread for thread, _ in launches}, max(ts for _, ts in launches)
     waits = [call for call in calls if "Synchronize" in call["name"] and call["tid"] in threads and call["ts"] < last]
 

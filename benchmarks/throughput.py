@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --data imagenet/train
     python benchmarks/throughput.py --data imagenet/train --model gca --batch-size 64 --amp bf16 --compile
+    python benchmarks/throughput.py --data imagenet/train --cudnn-benchmark
     python benchmarks/throughput.py --data photos --device cpu --model unet_resnet18 --batch-size 4
 
 Three things in turn over rounds, all with the network, optimizer, settings and defaults of ``dptmat pretrain``:
@@ -176,7 +177,12 @@ def draw(rows, settings, path):
 @click.option("--size", default=224, show_default=True, metavar="PIXELS")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
 @click.option("--amp", type=click.Choice(["auto", "bf16", "fp16", "off"]), default="auto", show_default=True)
-@click.option("--compile/--no-compile", default=False, show_default=True, help="Whether to use torch.compile.")
+@click.option("--compile/--no-compile", default=False, show_default=True, help="As of dptmat pretrain.")
+@click.option(
+    "--cudnn-benchmark",
+    is_flag=True,
+    help="Whether cuDNN times its algorithms for each shape and takes the fastest; training takes those it guesses.",
+)
 @click.option("--threads", default=0, help="That decode; default: all cores.")
 @click.option("--prefetch", default=2, show_default=True, metavar="BATCHES", help="Prepared ahead.")
 @click.option("--hw-decoder-load", default=0.0, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
@@ -184,12 +190,14 @@ def draw(rows, settings, path):
 @click.option("--seconds", default=5.0, show_default=True, help="Length of a round, about.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the rows.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw the bars.")
-def main(rounds, seconds, out, plot, **options):
+def main(cudnn_benchmark, rounds, seconds, out, plot, **options):
     """Measure synthesize, a training step and training with the data path, in images per second."""
+    torch.backends.cudnn.benchmark = cudnn_benchmark
     try:
         settings = PretrainConfig(out="unused", **options)
         environment = describe_environment(["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
         environment |= {"settings": to_toml(settings), "load_before": os.getloadavg()[0]}
+        environment |= {"cudnn_benchmark": torch.backends.cudnn.benchmark}
         rows, memory, gaps = measure(settings, rounds, seconds)
     except UserError as error:
         raise as_usage_error(error) from error

@@ -3,10 +3,13 @@
 All take alpha mattes of [N, 1, H, W] in 0..1 and a weight of the same shape, 1 in the region and 0 elsewhere, and give
 a scalar: the sum of the weighted absolute errors over the batch, divided by the sum of the weights. Where the region
 is empty they are 0. They compute in float32, since float16 cannot hold sums over an image.
+
+The K outputs of a network go through them together, as a prediction of [K, N, 1, H, W] with an alpha for all and a
+weight for all or for each, and give [K]: the same numbers as one after the other, in a third of the kernel launches.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, reduce
 from operator import add
 from typing import Protocol
 
@@ -38,10 +41,10 @@ class Targets(Protocol):
 
 
 def l1(
-    prediction: Tensor,  # [N, 1, H, W]
+    prediction: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
     alpha: Tensor,  # [N, 1, H, W]
-    weight: Tensor,  # [N, 1, H, W]
-) -> Tensor:  # float32 []
+    weight: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
+) -> Tensor:  # float32 [] or [K]
     """Average the absolute error of alpha (Xu et al., Deep Image Matting, CVPR 2017, eq. 1, without the square root).
 
     Args:
@@ -53,11 +56,11 @@ def l1(
 
 
 def composition(
-    prediction: Tensor,  # [N, 1, H, W]
+    prediction: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
     alpha: Tensor,  # [N, 1, H, W]
     contrast: Tensor,  # [N, 1, H, W]
-    weight: Tensor,  # [N, 1, H, W]
-) -> Tensor:  # float32 []
+    weight: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
+) -> Tensor:  # float32 [] or [K]
     """Average the absolute error of the composite made with the predicted alpha (Deep Image Matting, eq. 2).
 
     Since |(a' F + (1 - a') B) - (a F + (1 - a) B)| = |a' - a| |F - B|, the colours enter as ``contrast`` only: the sum
@@ -73,10 +76,10 @@ def composition(
 
 
 def laplacian(
-    prediction: Tensor,  # [N, 1, H, W]
+    prediction: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
     alpha: Tensor,  # [N, 1, H, W]
-    weight: Tensor,  # [N, 1, H, W]
-) -> Tensor:  # float32 []
+    weight: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
+) -> Tensor:  # float32 [] or [K]
     """Sum the errors over a Laplacian pyramid of 5 levels, level i counting 2**i (Hou & Liu, ICCV 2019, eq. 2).
 
     Each level is averaged over its own unknown pixels: the weight is subsampled with the image. The low-pass residual
@@ -90,9 +93,9 @@ def laplacian(
     # The pyramid is linear: that of the difference is the difference of the pyramids.
     current, weight, levels = prediction.float() - alpha.float(), weight.float(), []
     for level in range(_LEVELS):
-        smaller = _blur(current)[:, :, ::2, ::2]
+        smaller = _blur(current)[..., ::2, ::2]
         levels.append(2**level * _weighted_mean((current - _expand(smaller, current.shape)).abs(), weight))
-        current, weight = smaller, weight[:, :, ::2, ::2]
+        current, weight = smaller, weight[..., ::2, ::2]
     return _sum(levels)
 
 
@@ -101,6 +104,7 @@ def matting_losses(
     batch: Targets,
     names: Iterable[str],
     regions: Mapping[str, Tensor] | None = None,
+    compile: bool = False,
 ) -> dict[str, Tensor]:
     """Compute the losses ``names`` of a network's outputs, each summed over three outputs with weights 2, 1, 1 over 5.
 
@@ -110,6 +114,8 @@ def matting_losses(
         batch: With ``alpha``, ``contrast`` and ``trimap``: a ``Batch`` or ``MatteBatch``.
         names: Some of `dptmat.defaults.LOSSES`: "l1", "comp", "lap".
         regions: Where each output counts, bool [N, 1, H, W] by its name; by default the unknown region of the trimap.
+        compile: Whether to compile the Laplacian loss, nearly all of the launches, by ``torch.compile``: sums are then
+            added in another order.
 
     Returns:
         Dictionary of scalars, float32, by name. Their sum is the loss.
@@ -120,14 +126,15 @@ def matting_losses(
     names = list(names)
     if unknown := set(names) - set(LOSSES):
         raise UserError(f"`names` must be some of {', '.join(LOSSES)}, got {', '.join(map(repr, sorted(unknown)))}")
-    weight = {key: (regions[key] if regions else batch.trimap == 1).float() for key in outputs}
-    of = {
-        "l1": lambda key: l1(outputs[key], batch.alpha, weight[key]),
-        "comp": lambda key: composition(outputs[key], batch.alpha, batch.contrast, weight[key]),
-        "lap": lambda key: laplacian(outputs[key], batch.alpha, weight[key]),
-    }
     shares = _OUTPUT_WEIGHTS[len(outputs)]
-    return {name: _sum(share * of[name](key) for key, share in shares.items()) for name in names}
+    prediction = torch.stack([outputs[key] for key in shares])
+    weight = (torch.stack([regions[key] for key in shares]) if regions else batch.trimap == 1).float()
+    of = {
+        "l1": lambda: l1(prediction, batch.alpha, weight),
+        "comp": lambda: composition(prediction, batch.alpha, batch.contrast, weight),
+        "lap": lambda: (_compiled_laplacian() if compile else laplacian)(prediction, batch.alpha, weight),
+    }
+    return {name: _sum(share * loss for share, loss in zip(shares.values(), of[name](), strict=True)) for name in names}
 
 
 def refine(
@@ -159,9 +166,21 @@ def refine(
     return fused, regions
 
 
+@cache
+def _compiled_laplacian() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return torch.compile(laplacian, dynamic=False)
+
+
 def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
     """Divide the sum of weight * error by the sum of the weights; 0 if there is none."""
-    return (error * weight).sum() / weight.sum(dtype=torch.float32).clamp(min=1e-8)
+    return _total(error * weight) / _total(weight).clamp(min=1e-8)
+
+
+def _total(
+    x: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
+) -> Tensor:  # float32 [] or [K]
+    # Output by output: one sum over all but the first dimension would add in another order, and round otherwise.
+    return x.sum(dtype=torch.float32) if x.ndim == 4 else torch.stack([part.sum(dtype=torch.float32) for part in x])
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
@@ -169,16 +188,16 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Convolve [N, 1, H, W] with the binomial filter (1, 4, 6, 4, 1) / 16 along both axes; borders are reflected."""
-    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
-    for axis in (2, 3):
+    """Convolve [..., H, W] with the binomial filter (1, 4, 6, 4, 1) / 16 along both axes; borders are reflected."""
+    x = F.pad(x.flatten(0, -4), (2, 2, 2, 2), mode="reflect").unflatten(0, x.shape[:-3])
+    for axis in (-2, -1):
         a, b, c, d, e = (x.narrow(axis, shift, x.shape[axis] - 4) for shift in range(5))
-        x = (a + e + 4 * (b + d) + 6 * c) / 16
-    return x
+        x = torch.add(a + e, b + d, alpha=4) + 6 * c
+    return x / 16**2  # at the end, which is exact: a power of two
 
 
 def _expand(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Double the size: zeros in between, blurred, times 4 so that the mean stays."""
     full = x.new_zeros(shape)
-    full[:, :, ::2, ::2] = x
+    full[..., ::2, ::2] = x
     return 4 * _blur(full)

@@ -33,21 +33,16 @@ def dilate(
         raise ValueError("widest must be given where width is a tensor; to look for it there, the host would wait")
     else:
         widths = width
-    centre = widths // 2
-    left, right = _distance(mask), _distance(mask.flip(3)).flip(3)
-    grown = torch.zeros_like(mask)
-    height = mask.shape[2]
-    for dy in range(-(widest // 2), widest - widest // 2):
-        # what this row of each ellipse reaches to the left; -1 where the ellipse has no such row
-        reach = (centre**2 - dy**2).clamp(min=0).sqrt().round().long()
-        reach = torch.where((dy >= -centre) & (dy < widths - centre), reach, -1)
-        far, near = (x.to(left.dtype)[:, None, None, None] for x in (reach, torch.minimum(reach, widths - 1 - centre)))
+    gaps = torch.cat([_distance(mask), _distance(mask.flip(3)).flip(3)], dim=1)  # [N, 2, H, W]: to the left, right
+    rows = range(-(widest // 2), widest - widest // 2)
+    reaches = _reaches(widths, rows).to(gaps.dtype)
+    grown, height = torch.zeros_like(gaps, dtype=torch.bool), mask.shape[2]
+    for dy, reach in zip(rows, reaches, strict=True):
         length = height - abs(dy)
         if length > 0:
-            rows = slice(max(dy, 0), max(dy, 0) + length)
-            hit = (left[:, :, rows] <= far) | (right[:, :, rows] <= near)
+            hit = gaps.narrow(2, max(dy, 0), length) <= reach
             grown.narrow(2, max(-dy, 0), length).logical_or_(hit)
-    return grown
+    return grown.any(1, keepdim=True)
 
 
 def erode(mask: Tensor, width: int | Tensor, widest: int | None = None) -> Tensor:
@@ -62,3 +57,16 @@ def _distance(mask: Tensor) -> Tensor:
     """Count the pixels from each one to the next set one at its left, int32 of the same shape; large without one."""
     column = torch.arange(mask.shape[3], dtype=torch.int32, device=mask.device)
     return column - torch.where(mask, column, _NEVER).cummax(dim=3).values
+
+
+def _reaches(
+    widths: Tensor,  # int64 [N]
+    rows: range,  # R of them, from an ellipse's centre
+) -> Tensor:  # int64 [R, N, 2, 1, 1]
+    """Tell how far each row of each ellipse reaches to the left and to the right; -1 where it has no such row."""
+    dy = torch.arange(rows.start, rows.stop, device=widths.device)[:, None]
+    centre = widths // 2
+    left = (centre**2 - dy**2).clamp(min=0).sqrt().round().long()
+    both = torch.stack([left, torch.minimum(left, widths - 1 - centre)], dim=2)
+    within = (dy >= -centre) & (dy < widths - centre)
+    return torch.where(within[:, :, None], both, -1)[..., None, None]

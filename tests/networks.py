@@ -69,11 +69,11 @@ def state_of(trainer):
     ]
 
 
-def make_normalized(accumulate=1):
+def make_normalized(accumulate=1, process=CPU):
     torch.manual_seed(0)
     model = Normalized()
     return Trainer(
         model, lambda outputs, batch, step: matting_losses(outputs, batch, ["l1", "comp"]),
-        adamw(model, 0.05, (0.9, 0.95)), lambda step: 0.01, CPU,
+        adamw(model, 0.05, (0.9, 0.95)), lambda step: 0.01, process,
         seed=3, accumulate=accumulate, clip=1.0, clip_factor=2.0, amp="off", compile=False,
     )  # fmt: skip

@@ -51,6 +51,16 @@ def test_a_recording_by_hand(gaps):
     }
 
 
+def test_calls_and_work_without_a_number_are_no_failure(gaps):
+    call = {"ph": "X", "cat": "cuda_driver", "name": "call", "ts": 950, "dur": 1, "pid": 1, "tid": 9}
+    work = {key: value for key, value in RECORDING[2].items() if key != "args"} | {"args": {"stream": 7}}
+    assert gaps.summarize([*RECORDING[:2], work, *RECORDING[3:], call, {**call, "args": {}}], 2) == gaps.summarize(
+        RECORDING, 2
+    )
+    with pytest.raises(ValueError, match="does not say which calls"):
+        gaps.summarize([event for event in RECORDING if event.get("cat") != "cuda_runtime"], 2)
+
+
 def test_a_recording_without_a_gpu_is_refused(gaps):
     with pytest.raises(ValueError, match="seen no work of the GPU"):
         gaps.summarize(RECORDING[:1], 2)

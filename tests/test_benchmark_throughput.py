@@ -17,7 +17,7 @@ def run_tiny(photographs, tmp_path, device):
     out, plot = tmp_path / "new" / "rows.json", tmp_path / "new" / "bars.png"
     options = {"data": photographs, "device": device, "model": "unet_resnet18", "batch-size": 2}
     options |= {"size": 64, "rounds": 1, "seconds": 0.01, "json": out, "plot": plot}
-    words = as_words(options)
+    words = [*as_words(options), "--cudnn-benchmark"]
     done = subprocess.run([sys.executable, str(PROGRAM), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
@@ -27,6 +27,7 @@ def run_tiny(photographs, tmp_path, device):
     assert synthesize["images_per_second"] * synthesize["ms_per_call"] == pytest.approx(2 * 1000)
     assert step["images_per_second"] * step["ms_per_call"] == pytest.approx(2 * 1000)
     assert step["of_step"] == 1
+    assert result["cudnn_benchmark"]
     assert step["waited_host"] is None
     assert 0 < training["waited_host"] < 1
     assert result["peak_mb"] > 100

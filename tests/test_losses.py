@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from reference import losses as reference
 
 from dptmat import losses
 from dptmat.errors import UserError
@@ -147,6 +148,31 @@ def test_refinement_is_the_published_one_with_a_width_for_each_sample():
             assert 0 < region.mean() < 1
     assert regions["alpha_os8"].all()
     assert fused["alpha_os8"] is outputs["alpha_os8"]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 97), (224, 224)])  # the last in more than one thread
+@pytest.mark.parametrize("outputs", [("alpha_os1",), ("alpha_os1", "alpha_os4", "alpha_os8")])
+@pytest.mark.parametrize("in_regions", [False, True])
+def test_outputs_go_together_as_one_after_the_other(size, outputs, in_regions):
+    """To the bit, and so do their gradients: a run does not depend on how its losses are arranged."""
+    random = torch.Generator().manual_seed(0)
+    shape = 3, 1, *size
+    alpha, contrast = torch.rand(shape, generator=random), 5 * torch.rand(shape, generator=random)
+    trimap = torch.randint(0, 3, shape, generator=random, dtype=torch.uint8)
+    regions = {key: torch.rand(shape, generator=random) < 0.4 for key in outputs} if in_regions else None
+    weights = {key: (regions[key] if regions else trimap == 1).float() for key in outputs}
+    logits = [4 * torch.randn(shape, generator=random) for _ in outputs]
+    results = []
+    for losses_of in (
+        lambda given: matting_losses(given, Batch(None, alpha, contrast, trimap, None), ("l1", "comp", "lap"), regions),
+        lambda given: reference.matting_losses(given, alpha, contrast, weights),
+    ):
+        leaves = [x.clone().requires_grad_() for x in logits]
+        found = losses_of({key: (torch.tanh(x) + 1) / 2 for key, x in zip(outputs, leaves, strict=True)})
+        (1024 * sum(found.values())).backward()
+        results.append([*found.values(), *(x.grad for x in leaves)])
+    assert all(map(torch.equal, *results))
+    assert all(x.abs().max() > 0 for x in results[0])
 
 
 def test_outputs_count_in_their_regions(maps):

@@ -11,9 +11,10 @@ import pytest
 import torch
 from mattes import shades, write_mattes
 from ranges import make_recipe
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from without_gpu import empty, empty_layers, without_values
 
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
@@ -21,7 +22,6 @@ from dptmat.data.matte_batch import make_matte_batch
 from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses, refine
 from dptmat.models import create_model
-from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import REFINE_OS1, REFINE_OS4
 from dptmat.tasks.finetune import Finetuning
 from dptmat.tasks.pretrain import Pretraining
@@ -49,20 +49,9 @@ class NoCopies(TorchDispatchMode):
 
 @contextlib.contextmanager
 def watched_without_a_gpu(network=None):
-    """Tensors made on "cuda" have no values, nor has a network, which is moved there; waits for them are refused."""
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    try:
-        with FakeTensorMode():
-            if network:
-                network._apply(lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda"))
-            with NoCopies():
-                yield
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(False)
-
-
-def empty(*shape, dtype=torch.uint8):
-    return torch.empty(shape, dtype=dtype, device="cuda")
+    """Waits for tensors without values are refused."""
+    with without_values(network), NoCopies():
+        yield
 
 
 @pytest.mark.parametrize("wait", [float, lambda x: x[x > 0], lambda x: x * torch.tensor(2.0).to("cuda"), torch.nonzero])
@@ -72,25 +61,40 @@ def test_a_wait_is_seen(wait):
         wait(empty(1, dtype=torch.float32))
 
 
+@contextlib.contextmanager
+def autocast_without_a_gpu(dtype):
+    """What ``torch.autocast`` does, which declines where there is no GPU."""
+    former = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_dtype("cuda", dtype)
+    torch.set_autocast_enabled("cuda", dtype is not torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", former)
+        torch.clear_autocast_cache()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_and_their_losses(name):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_networks_and_their_losses(name, dtype):
     network = create_model(name, 6).train()
+    seen = []
+    network.decoder.layer1[0].conv2.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     with watched_without_a_gpu(network):
         batch = synthesize(empty(4, 224, 224, 3), empty(4, dtype=torch.int64), 0, empty(4, 3, 3, dtype=torch.float32))
-        losses = matting_losses(network(batch.input), batch, LOSSES)
+        with autocast_without_a_gpu(dtype):
+            outputs = network(batch.input)
+        losses = matting_losses(outputs, batch, LOSSES)
+        assert seen == [dtype]
         assert all(loss.device.type == "cuda" for loss in losses.values())
 
 
 def test_composition_and_refinement_of_fine_tuning():
     recipe = make_recipe()
-    side = 128 + 2 * recipe.margin
     with watched_without_a_gpu():
-        layers = Layers(
-            empty(4, side, side, 3), empty(4, side, side, 1), empty(4, side, side, 3), empty(4, side, side, 1),
-            empty(4, 128, 128, 3), empty(4, 8, dtype=torch.float32), empty(4, dtype=torch.int64),
-        )  # fmt: skip
-        batch = make_matte_batch(layers, recipe)
+        batch = make_matte_batch(empty_layers(4, 128, recipe.margin), recipe)
         outputs = {f"alpha_os{stride}": empty(4, 1, 128, 128, dtype=torch.float32) for stride in (1, 4, 8)}
         fused, regions = refine(outputs, batch.widths, (REFINE_OS4, REFINE_OS1), 640)
         assert matting_losses(fused, batch, LOSSES, regions)["lap"].device.type == "cuda"
@@ -121,11 +125,12 @@ def finetuning(photographs, tmp_path, **options):
     return Finetuning, FinetuneConfig(**files, init="random", warmup=0.0, **options)
 
 
-def make_step(task_of, settings):
+def make_step(task_of, settings, scaler=None):
     """Function that takes the step of a number, after the first one has been taken: it compiles and allocates."""
     process = single_process(settings.device)
     task = task_of(settings, process)
     trainer = make_trainer(task, settings, process)
+    trainer._scaler = scaler or trainer._scaler
     batches = map(task.batch, make_loader(task, settings, process, 0, Quarantine(name_bad)))
     trainer.step(0, batches)
     return lambda number: trainer.step(number, batches)
@@ -141,10 +146,11 @@ class NoReads(TorchDispatchMode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [pretraining, finetuning])
-def test_whole_steps_read_no_value(photographs, tmp_path, kind):
-    """With the way back and the optimiser, which tensors without values cannot go through."""
-    options = {"device": "cpu", "model": "unet_resnet10t", "size": 64, "batch_size": 4, "micro_batch": 2}
-    step = make_step(*kind(photographs, tmp_path, **options))
+@pytest.mark.parametrize(("amp", "scaled"), [("off", False), ("bf16", False), ("off", True)])
+def test_whole_steps_read_no_value(photographs, tmp_path, kind, amp, scaled):
+    """With the way back and the optimiser, which tensors without values cannot go through, and float16's scale."""
+    options = {"device": "cpu", "model": "unet_resnet10t", "size": 64, "batch_size": 4, "micro_batch": 2, "amp": amp}
+    step = make_step(*kind(photographs, tmp_path, **options), torch.amp.GradScaler("cpu") if scaled else None)
     with NoReads():
         step(1)
         with pytest.raises(AssertionError, match="local_scalar"):

@@ -5,6 +5,7 @@ import torch
 from networks import batch_of, make_normalized, make_trainer, spoil, state_of
 
 from dptmat.errors import UserError
+from dptmat.training.distributed import Process
 
 
 def weights(trainer):
@@ -81,6 +82,39 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     assert not all(map(torch.equal, before, state_of(trainer)))
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_finite_gradient_of_infinite_norm_changes_nothing(scaled):
+    """Clipping would leave zeros of it, and with them weight decay and moments would still move."""
+    trainer = make_normalized()
+    if scaled:  # as float16 is on a GPU
+        trainer._scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.step(0, iter([batch_of([0, 1])]))
+    before = state_of(trainer)
+    weight = trainer.model.conv.weight
+    hook = weight.register_hook(lambda gradient: gradient * 1e30)
+    seen = []
+    weight.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter.grad.isfinite().all().item()))
+    scalars, flags = trainer.step(1, iter([batch_of([2, 3])]))
+    assert seen == [True]
+    assert scalars["grad_norm"].isinf()
+    assert flags.tolist() == [True, False]
+    assert all(map(torch.equal, before, state_of(trainer)))
+    hook.remove()
+    trainer.step(2, iter([batch_of([2, 3])]))
+    assert not all(map(torch.equal, before, state_of(trainer)))
+
+
+@pytest.mark.parametrize("where", ["input", "contrast"])
+def test_an_infinite_gradient_lowers_the_scale_and_changes_nothing_else(where):
+    trainer = make_normalized()
+    trainer._scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = state_of(trainer)
+    flags = trainer.step(0, iter([spoil(batch_of([2, 3]), where)]))[1]
+    assert flags.tolist() == [True, True]
+    assert all(map(torch.equal, before, state_of(trainer)))
+    assert trainer.state_dict()["scaler"]["scale"] == 512.0
+
+
 def test_one_bad_micro_batch_is_told_from_the_others():
     trainer = make_normalized(accumulate=3)
     before = state_of(trainer)
@@ -100,3 +134,28 @@ def test_an_exception_leaves_the_trainer_as_it_was():
         trainer.step(0, batches())
     assert all(map(torch.equal, before, state_of(trainer)))
     assert all(p.grad is None for p in trainer.model.parameters())
+
+
+def step_as_one_of_two(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    trainer = make_normalized(process=Process(rank, 2, 1, torch.device("cpu")))
+    for number in range(3):
+        trainer.step(number, iter([batch_of([4 * number + 2 * rank, 4 * number + 2 * rank + 1])]))
+    torch.save(trainer.model.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_share_weights_and_keep_their_own_statistics(tmp_path):
+    """They send gradients and nothing else: statistics that nobody trains with would be sent with every batch."""
+    torch.multiprocessing.spawn(step_as_one_of_two, (str(tmp_path),), nprocs=2)
+    states = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for name in ("conv.weight", "conv.bias", "norm.weight", "norm.bias"):
+        assert torch.equal(states[0][name], states[1][name])
+    norm = torch.nn.BatchNorm2d(6)
+    for rank in (0, 1):
+        norm.reset_running_stats()
+        for number in range(3):
+            norm(batch_of([4 * number + 2 * rank, 4 * number + 2 * rank + 1]).input)
+        assert torch.equal(states[rank]["norm.running_mean"], norm.running_mean)
+        assert torch.equal(states[rank]["norm.running_var"], norm.running_var)

@@ -160,9 +160,18 @@ class RunConfig:
         changeable_on_resume=True,
         formerly="recompute",
     )
-    compile: bool = setting(False, "Compile the network with torch.compile.", group=HARDWARE, changeable_on_resume=True)
+    compile: bool = setting(
+        False,
+        "Compile the network's blocks and the Laplacian loss with torch.compile: faster steps after a first one of "
+        "minutes; losses differ in the last digits.",
+        group=HARDWARE,
+        changeable_on_resume=True,
+    )
     sync_bn: bool = setting(
-        False, "Batch norm over the samples of all processes (GPUs only) instead of each process's own.", group=HARDWARE
+        False,
+        "Batch norm over the samples of all processes (GPUs only) instead of each process's own. PyTorch's waits for "
+        "the GPU in every such layer, so that the host no longer runs ahead.",
+        group=HARDWARE,
     )
     # Measured by benchmarks/loader.py on 2 CPU cores, whole pipeline: 757, 1098, 1124 and 1031 images/s with 1, 2, 3
     # and 4 threads; by benchmarks/throughput.py, MatteFormer: waited 0.4 % with 1 thread, 0.1 % with 2.

@@ -50,8 +50,8 @@ def make_matte_batch(layers: Layers, recipe: Recipe) -> MatteBatch:
     fg_width, bg_width, os4_width, os1_width = (
         choice[name].long().flatten() for name in ("fg_width", "bg_width", "os4_width", "os1_width")
     )
-    foreground = erode(alpha >= 1 - _KNOWN, fg_width, recipe.trimap_width)
-    background = erode(alpha <= _KNOWN, bg_width, recipe.trimap_width)
+    known = torch.cat([alpha >= 1 - _KNOWN, alpha <= _KNOWN])
+    foreground, background = erode(known, torch.cat([fg_width, bg_width]), recipe.trimap_width).chunk(2)
     trimap = 1 + foreground.byte() - background.byte()
 
     fg, alpha, trimap = (_crop(x, recipe.margin) for x in (fg, alpha, trimap))

@@ -146,7 +146,7 @@ class Finetuning:
                     regions = {key: region & unknown for key, region in regions.items()}
             elif settings.whole:
                 regions["alpha_os8"] = torch.ones_like(unknown)
-        return matting_losses(outputs, batch, settings.losses.split(","), regions)
+        return matting_losses(outputs, batch, settings.losses.split(","), regions, settings.compile)
 
     def preview(self, quarantine: Quarantine) -> np.ndarray:
         """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""

@@ -80,7 +80,7 @@ class Pretraining:
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
         """Compute the losses of the network's outputs, by name."""
-        return matting_losses(outputs, batch, self._settings.losses.split(","))
+        return matting_losses(outputs, batch, self._settings.losses.split(","), compile=self._settings.compile)
 
     def preview(self, quarantine: Quarantine) -> np.ndarray:
         """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""

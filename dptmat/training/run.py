@@ -14,12 +14,13 @@ import torch
 from dptmat.config.run import RunConfig
 from dptmat.config.settings import to_toml
 from dptmat.contact_sheets import predictions_sheet, write_sheet
-from dptmat.errors import UserError
+from dptmat.errors import UserError, first_line
 from dptmat.files import write_whole
 from dptmat.training import checkpoint, distributed
 from dptmat.training.averages import Averages
 from dptmat.training.bottleneck import Bottleneck
 from dptmat.training.build import make_loader, make_trainer
+from dptmat.training.compile import cause_of_failure
 from dptmat.training.data_wait import DataWait
 from dptmat.training.distributed import Process
 from dptmat.training.lock import Place, locked
@@ -102,6 +103,14 @@ class Run:
             return self.finish()
         except torch.OutOfMemoryError as error:
             raise UserError(self._out_of_memory()) from error
+        except RuntimeError as error:
+            cause = cause_of_failure(error) if self.settings.compile else None
+            if cause is None:
+                raise
+            raise UserError(
+                f"`compile` fails here: {first_line(cause)}; leave it out, or see that there is a C++ compiler, and on "
+                "a GPU a Triton that knows it"
+            ) from error
 
     def start(self) -> None:
         """Make the parts of the run, as they were where it goes on.
@@ -215,7 +224,8 @@ class Run:
 
     def validate(self) -> None:
         """Score the network, if the task has something to score it by."""
-        scores = self.task.validate(self.trainer.model, self.done)
+        with torch.compiler.set_stance("force_eager"):  # nothing is compiled anew for images of any size
+            scores = self.task.validate(self.trainer.model, self.done)
         if scores and self.process.is_main:
             self.log.validated(self.done, scores)
 
@@ -319,6 +329,7 @@ class Run:
                 self.log.skipped(step + 1, samples or sampler.global_ids(step).tolist())
 
     @torch.no_grad()
+    @torch.compiler.set_stance("force_eager")
     def _draw_predictions(self) -> np.ndarray:
         model, batch = self.trainer.model, next(self.batches)
         model.eval()

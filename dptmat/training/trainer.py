@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dptmat.device import choose_dtype
 from dptmat.models.layers import iterate_spectral_norms
+from dptmat.training.compile import compile_blocks
 from dptmat.training.distributed import Process
 from dptmat.training.optim import clip_gradients
 
@@ -31,7 +32,7 @@ class Trainer:
         clip: Largest global norm of the gradient; a larger one is scaled down.
         clip_factor: Likewise, as a multiple of the running mean of the norms.
         amp: "bf16", "fp16", "off", or "auto" for bf16 where the GPU has it, fp16 on older ones and off on the CPU.
-        compile: Whether to compile the network with ``torch.compile``.
+        compile: Whether to compile the blocks of the network with ``torch.compile``.
 
     Attributes:
         is_whole: Whether the state is that of a number of whole steps: not where an error came amid the update.
@@ -61,8 +62,11 @@ class Trainer:
         self.dtype = choose_dtype(amp, process.device)
         # float16 alone needs its gradients scaled: bfloat16 has the range of float32.
         self._scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
-        network = DistributedDataParallel(model) if process.world_size > 1 else model
-        self._network: Any = torch.compile(network) if compile else network
+        if compile:
+            compile_blocks(model)
+        # No network trains with its running means: each process keeps its own, and the first one's are saved.
+        distributed = process.world_size > 1
+        self._network: Any = DistributedDataParallel(model, broadcast_buffers=False) if distributed else model
 
     def step(self, number: int, batches: Iterator[Any]) -> tuple[dict[str, Tensor], Tensor]:
         """Do one step of the optimizer on the next ``accumulate`` micro-batches.
@@ -73,7 +77,8 @@ class Trainer:
         Returns:
             Dictionary of scalars on the device, means over the micro-batches of this process: ``loss``, its parts by
             name, and ``grad_norm``; and bool [1 + accumulate]: whether the step was left out, and which micro-batches
-            of this process had a loss that is not finite. Reading them waits for the device; nothing else here does.
+            of this process had a loss that is not finite. Reading them waits for the device; nothing else here does
+            but PyTorch's synchronized batch norm.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
@@ -89,9 +94,10 @@ class Trainer:
         self._scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self._clip, self._clip_factor, self._running_norm)
         skipped = ~norm.isfinite()
-        # What fused optimizers look at; the scaler sets it by itself.
+        # What fused optimizers look at. The scaler's own step would put its finding there, which says nothing of finite
+        # gradients whose norm is not.
         self.optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
-        self._scaler.step(self.optimizer)
+        self.optimizer.step()
         self._scaler.update()
         self._buffers.put_back_if(skipped)
         self.optimizer.zero_grad(set_to_none=True)
