@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dptmat.config.run import DATA, METHOD, OPTIMIZATION, RunConfig
+from dptmat.config.run import DATA, METHOD, MODEL, OPTIMIZATION, RunConfig
 from dptmat.config.settings import setting
 from dptmat.defaults import ALPHA_MODES, CELL, FOREGROUND_SHARE, UNKNOWN_SHARE
 from dptmat.errors import UserError
@@ -35,6 +35,14 @@ class PretrainConfig(RunConfig):
         "Draw a random alpha for each unknown pixel, or one for each unknown cell (block).",
         choices=ALPHA_MODES,
         group=METHOD,
+    )
+
+    coarsest_everywhere: bool = setting(
+        False,
+        "Count the losses of the coarsest of three outputs (stride 8) over the whole picture, and put it in place of "
+        "the others in the known region, as DPT's released code does; or count each in the unknown region alone, as "
+        "the paper does.",
+        group=MODEL,
     )
 
     epochs: int = setting(

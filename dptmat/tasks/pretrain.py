@@ -15,7 +15,7 @@ from dptmat.data.index import ImageIndex
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
 from dptmat.kernels import Batch, synthesize
-from dptmat.losses import matting_losses
+from dptmat.losses import keep_coarsest, matting_losses
 from dptmat.pipelines.batches import Views
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.training import distributed
@@ -80,7 +80,10 @@ class Pretraining:
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
         """Compute the losses of the network's outputs, by name."""
-        return matting_losses(outputs, batch, self._settings.losses.split(","), compile=self._settings.compile)
+        regions = None
+        if self._settings.coarsest_everywhere:
+            outputs, regions = keep_coarsest(outputs, batch.trimap == 1)
+        return matting_losses(outputs, batch, self._settings.losses.split(","), regions, self._settings.compile)
 
     def preview(self, quarantine: Quarantine) -> np.ndarray:
         """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""
