@@ -14,6 +14,7 @@ from reference import official_code
 
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.settings import from_mapping
+from dptmat.data import pair_batch
 from dptmat.data.pair_batch import AlphaRecipe, draw_alpha, make_pair_batch, make_scene
 from dptmat.defaults import MEAN, STD
 from dptmat.errors import UserError
@@ -260,6 +261,21 @@ def test_hues_are_whole_degrees_below_the_limit():
 def test_interpolation_without_a_move_is_refused():
     with pytest.raises(UserError, match="`interpolation` is that of an alpha that is moved; give `move_alpha`"):
         PretrainConfig(data="unused", out="unused", interpolation=True)
+
+
+@pytest.mark.parametrize("options", [CODE, {"colors": "hsv"}, {"move_alpha": True}])
+def test_what_a_gpu_computes_is_what_the_cpu_does(photographs, monkeypatch, options):
+    """The operators that run there, here on the CPU: to less than a hundredth of a level."""
+    ((pairs, batch),) = draw(photographs, **options)
+    _, settings = make_task(photographs, **options)
+    monkeypatch.setattr(pair_batch, "jitter_on_cpu", pair_batch.jitter_changed)
+    monkeypatch.setattr(pair_batch, "compose_on_cpu", pair_batch.compose)
+    other = make_pair_batch(pairs, recipe_of(settings))
+    assert torch.equal(other.alpha, batch.alpha)
+    assert torch.equal(other.trimap, batch.trimap)
+    assert other.input.stride() == batch.input.stride()
+    assert ((other.input - batch.input) * 255 * torch.tensor([*STD, 1, 1, 1])[:, None, None]).abs().max() < 0.01
+    torch.testing.assert_close(other.contrast, batch.contrast, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.gpu

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dptmat.data.matte_batch import jitter, normalize, planes
+from dptmat.data.pair_batch_cpu import compose_on_cpu, jitter_on_cpu
 from dptmat.defaults import MEAN, STD
 from dptmat.kernels import composite, random_alpha, random_trimap
 from dptmat.kernels.philox import SECOND
@@ -54,11 +55,17 @@ class PairBatch:
 
 def make_pair_batch(pairs: Pairs, recipe: AlphaRecipe) -> PairBatch:
     """Compose one batch on the device of its photographs, without waiting for it; the input is in channels_last."""
-    fg, bg, alpha, trimap = make_scene(pairs, recipe)
+    scene = make_scene(pairs, recipe)
+    image, contrast = (compose_on_cpu if scene.fg.device.type == "cpu" else compose)(*scene)
+    return PairBatch(image, scene.alpha, contrast, scene.trimap)
+
+
+def compose(fg: Tensor, bg: Tensor, alpha: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor]:
+    """Make the network's input, in channels_last, and the contrast of a `Scene`."""
     guidance = (trimap == torch.arange(3, device=trimap.device)[:, None, None]).float()
     image = torch.cat([normalize(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
     contrast = normalize((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True)
-    return PairBatch(image.contiguous(memory_format=torch.channels_last), alpha, contrast, trimap)
+    return image.contiguous(memory_format=torch.channels_last), contrast
 
 
 def make_scene(pairs: Pairs, recipe: AlphaRecipe) -> Scene:
@@ -71,7 +78,7 @@ def make_scene(pairs: Pairs, recipe: AlphaRecipe) -> Scene:
         trimap = UNKNOWN + (alpha == 1).byte() - (alpha == 0).byte()
     bg, color = planes(pairs.bg)[pairs.pairing], pairs.color[:, 0]
     color_behind = pairs.color[:, 1][pairs.pairing]
-    return Scene(_change(fg, color, alpha), _change(bg, color_behind, torch.ones_like(alpha)), alpha, trimap)
+    return Scene(change(fg, color, alpha), change(bg, color_behind, torch.ones_like(alpha)), alpha, trimap)
 
 
 def draw_alpha(
@@ -91,10 +98,19 @@ def draw_alpha(
     return alpha, trimap
 
 
-def _change(picture: Tensor, color: Tensor, alpha: Tensor) -> Tensor:
-    """Change the colours by matrices [N, 3, 3], or by changes [N, 3] of hue, saturation and value."""
+def change(
+    picture: Tensor,  # float32 [N, 3, H, W] in 0..1
+    color: Tensor,  # float32 [N, 3, 3] or [N, 3]
+    alpha: Tensor,  # float32 [N, 1, H, W]
+) -> Tensor:  # float32 [N, 3, H, W] in 0..1
+    """Change the colours by matrices, or by changes of hue, saturation and value as `jitter` takes them."""
     if color.ndim == 3:
         return torch.einsum("nck,nkhw->nchw", color, picture).clamp(0, 1)
+    return (jitter_on_cpu if picture.device.type == "cpu" else jitter_changed)(picture, alpha, color)
+
+
+def jitter_changed(picture: Tensor, alpha: Tensor, color: Tensor) -> Tensor:
+    """Do what `dptmat.data.pair_batch_cpu.jitter_on_cpu` does, on any device."""
     hue, saturation, value = color[..., None, None, None].unbind(1)
     changed = jitter(picture, alpha, {"hue": hue, "saturation": saturation, "value": value})
     return torch.where((color != 0).any(1)[:, None, None, None], changed, picture)  # left as it is: to the last bit
