@@ -173,6 +173,15 @@ def test_backgrounds_are_drawn_evenly_and_more_than_once(photographs):
     assert abs(sum((count - 100) ** 2 / 100 for count in drawn.values()) - 71) < 4.5 * (2 * 71) ** 0.5
 
 
+@pytest.mark.parametrize("colors", ["hue", "hsv"])
+def test_backgrounds_drawn_anew_have_changes_of_their_own(photographs, colors):
+    made, _ = make_task(photographs, background="anew", colors=colors)
+    _, _, in_front, behind, _, color, *_ = made.source.arguments(np.arange(2000), {}, lambda paths: paths)
+    for a, b in ((in_front[:, 0, 1], behind[:, 0, 1]), (color[:, 0, ..., 0].T, color[:, 1, ..., 0].T)):
+        correlation = np.corrcoef(np.vstack([a, b]))[: len(np.atleast_2d(a)), len(np.atleast_2d(a)) :]
+        assert np.abs(correlation).max() < 4.5 / 2000**0.5
+
+
 def test_only_samples_with_a_bad_file_change(photographs):
     """As foreground or as background."""
     made, _ = make_task(photographs, **CODE)
