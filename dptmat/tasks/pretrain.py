@@ -66,6 +66,7 @@ class Pretraining:
         self.index = ImageIndex.open(settings.data, begun_with=begun_with, leave_out=settings.out)
         self.index.require_some_file(f"`data` {settings.data}")
         self._settings, self._process = settings, process
+        self._spare: Batch | None = None  # the batch before, which nobody needs any more
         self.sampler = Sampler(settings.seed, len(self.index), settings.batch_size, process.rank, process.world_size)
         # Two at least: each one's background is another of them.
         self.micro_batch = choose_micro_batch(settings, process.world_size, 2, _MICRO_BATCH)
@@ -75,8 +76,11 @@ class Pretraining:
         self.source = PretrainSource(self.index, self.sampler, choose_augmentation(settings), settings.size)
 
     def batch(self, outputs: Views) -> Batch:
-        """Make the network's input and targets of one micro-batch."""
-        return synthesize_batch(outputs, self._settings)
+        """Make the network's input and targets of one micro-batch; on the CPU over the memory of the one before."""
+        whole = synthesize_batch(outputs, self._settings, self._spare)
+        if self._process.device.type == "cpu":  # where fresh memory costs as much time as all the rest
+            self._spare = whole
+        return whole if self._settings.trimap else dataclasses.replace(whole, input=whole.input[:, :3])
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
         """Compute the losses of the network's outputs, by name."""
@@ -116,11 +120,10 @@ def preview(settings: PretrainConfig) -> np.ndarray:
     return Pretraining(settings, distributed.single_process(settings.device)).preview(Quarantine(known=known))
 
 
-def synthesize_batch(views: Views, settings: PretrainConfig) -> Batch:
-    """Make the network's input and targets of one micro-batch, as the settings say."""
-    batch = synthesize(
+def synthesize_batch(views: Views, settings: PretrainConfig, out: Batch | None = None) -> Batch:
+    """Make targets and input of one micro-batch, all six channels of it, as the settings say; over ``out`` if given."""
+    return synthesize(
         views.views, views.ids, settings.seed, views.color,
         cell=settings.cell, unknown=settings.unknown, foreground=settings.foreground, mode=settings.alpha_mode,
-        memory_format=torch.channels_last,
+        memory_format=torch.channels_last, out=out,
     )  # fmt: skip
-    return batch if settings.trimap else dataclasses.replace(batch, input=batch.input[:, :3])
