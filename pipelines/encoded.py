@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
-from dptmat.data.image_io import LARGEST, READABLE, read_image
+from dptmat.data.image_io import LARGEST, READABLE, read_photograph
 from dptmat.errors import first_line
 from dptmat.file_kinds import HEAD, name_kind
 
@@ -51,7 +51,7 @@ def decode_by_pillow(path: str, *, srgb: bool = False) -> bytes:
     Raises:
         UserError: Pillow cannot decode it either.
     """
-    image = read_image(path, srgb=srgb)
+    image = read_photograph(path, srgb=srgb)
     height, width = image.shape[:2]
     return b"P6\n%d %d\n255\n" % (width, height) + image.tobytes()
 

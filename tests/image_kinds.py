@@ -63,6 +63,7 @@ DALI = {
     "lossless.webp": _save(_image, lossless=True),
     "alpha.webp": _save(_rgba, lossless=True),
     "animated.webp": _save(_image, **_more(_image)),
+    "turned_alpha.webp": _save(_rgba, exif=_orientation(6), lossless=True),
     "plain.tif": _save(_image),
     "lzw.tiff": _save(_image, compression="tiff_lzw"),
     "deflate.tif": _save(_image, compression="tiff_adobe_deflate"),
@@ -89,7 +90,9 @@ DALI = {
     **{f"turned_gray_{i}.tif": _save(_gray, exif=_orientation(i)) for i in range(1, 9)},
 }
 # DALI refuses these, and Pillow decodes them.
-PILLOW = {f"turned_lossless_{i}.webp": _save(_image, exif=_orientation(i), lossless=True) for i in range(1, 9)}
+PILLOW = {
+    **{f"turned_lossless_{i}.webp": _save(_image, exif=_orientation(i), lossless=True) for i in range(1, 9)},
+}
 
 
 def write_kinds(folder: Path, kinds: dict[str, Callable[[Path], object]]) -> list[str]:

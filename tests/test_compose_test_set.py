@@ -209,8 +209,8 @@ def test_a_background_that_would_become_gigantic_is_refused(folders, dptmat):
     status, _, error = dptmat("compose", *given(folders, each=1))
     assert (status, error) == (
         2,
-        f"dptmat: {folders}/bg/0.png would be enlarged to 60000000 x 1000 pixels to cover cat; the most are 178956970: "
-        "leave it out\n",
+        f"dptmat: {folders}/bg/0.png would be enlarged to 60000000 x 1000 pixels to cover cat; the most are "
+        "178,956,970: leave it out\n",
     )
     assert not (folders / "out").exists()
 

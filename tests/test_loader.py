@@ -6,6 +6,7 @@ import resource
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,19 @@ def test_tensors_stay_as_they_are_while_the_loader_goes_on(index, device):
     copy = first.views.clone()
     take(loader, 10)
     assert torch.equal(first.views, copy)
+
+
+def test_on_a_gpu_batches_are_copied_into_memory_of_torch(index, monkeypatch):
+    """Shown on the CPU, where DALI copies by the same call: none of its memory is lent, which it would wait for."""
+    loader, lent = make_loader(index), make_loader(index)
+    outputs = [output.as_tensor() for output in loader._run()]
+    loader._gpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    copies = [loader._to_torch(output) for output in outputs]
+    for copy, output, expected in zip(copies, outputs, next(lent), strict=True):
+        assert torch.equal(copy, expected)
+        assert copy.dtype == expected.dtype
+        assert copy.data_ptr() != output.data_ptr()
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -281,3 +282,24 @@ def test_going_back_to_an_earlier_step_drops_the_later_ones(photographs, tmp_pat
     last = run(photographs, tmp_path / "run", steps=3, save_every=3, keep=1, resume=earlier)
     assert [path.name for path in folder.iterdir()] == [last.name] == ["step-000000003.pt"]
     assert same_state(checkpoint.load(last)["model"], before["model"])
+
+
+@pytest.mark.parametrize("command", ["pretrain", "preview"])
+def test_one_photograph_is_too_few_whatever_the_batch(dptmat, photographs, tmp_path, command):
+    """The message must not advise a batch that is refused in its turn."""
+    (tmp_path / "list.txt").write_text(f"{sorted(photographs.iterdir())[0]}\n")
+    status, _, error = dptmat(command, "--data", tmp_path / "list.txt", "--out", tmp_path / "out.png")
+    assert (status, error) == (
+        2,
+        f"dptmat: --data {tmp_path}/list.txt holds one photograph; at least 2 are needed, one laid over the other\n",
+    )
+
+
+def test_a_preview_takes_a_list_from_a_pipe(dptmat, photographs, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    lines = "".join(f"{path}\n" for path in sorted(photographs.iterdir())[:9])
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text(lines), daemon=True)
+    writer.start()
+    status, _, error = dptmat("preview", "--data", tmp_path / "pipe", "--out", tmp_path / "a.png", "--size", "64")
+    assert status == 0, error
+    assert (tmp_path / "a.png").exists()

@@ -108,6 +108,7 @@ def write_evaluation(run, names):
 
 def page_on(run):
     out = run.parent / "page.html"
+    (run.parent / "inputs").mkdir(exist_ok=True)
     report(run, out, [run.parent / "inputs"])
     return Document(out.read_text(encoding="utf-8"))
 

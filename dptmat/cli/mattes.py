@@ -176,7 +176,7 @@ def report_command(run: str, out: str, images: tuple[str, ...]) -> None:
     from dptmat.report.page import report
 
     show_log(err=False)
-    require_place_for_a_file(out, f"--out {out}")
+    require_place_for_a_file(out, f"--out {out}", replaces=("an HTML page", "text", "empty"))
     if Path(out).exists() and Path(out).suffix.lower() not in (".html", ".htm") and not Path(out).is_char_device():
         raise UserError(f"--out {out} is there already and no page; give a name that ends in .html")
     report(run, out, images)

@@ -46,6 +46,6 @@ def convert_command(official: str | None, form: str, path: str, out: str) -> Non
     from dptmat.weights import convert, export
 
     show_log(err=False)
-    require_place_for_a_file(out, out, read=path)
+    require_place_for_a_file(out, out, read=path, replaces=("a ZIP archive", "empty"))
     write = {"dptmat": convert.convert, "timm": export.to_timm, "onnx": export.to_onnx}[form]
     write(path, out, official)

@@ -12,6 +12,7 @@ from dptmat.config.run import GROUPS, LEADING
 from dptmat.config.settings import SettingsT, from_mapping, read_toml
 from dptmat.defaults import DEVICES, PRECISIONS
 from dptmat.errors import UserError
+from dptmat.file_kinds import name_kind_of
 from dptmat.files import refusal_to_write
 
 
@@ -96,15 +97,27 @@ def resolve(cls: type[SettingsT], config_file: str | None, options: dict[str, An
     return from_mapping(cls, {**values, **given}, f"--config {config_file}" if config_file else "options")
 
 
-def require_place_for_a_file(path: str, name: str, read: str | Path | None = None) -> None:
-    """Refuse a file to be written that is a folder, lies in none, cannot be written, or is the one that is read.
+def require_place_for_a_file(
+    path: str, name: str, read: str | Path | None = None, replaces: tuple[str, ...] | None = None
+) -> None:
+    """Refuse a file to be written that is a folder, lies in none, cannot be written, or would replace something else.
+
+    Args:
+        path: The file.
+        name: How messages call it.
+        read: A file that is read, and stays.
+        replaces: What a file that is there already may be, as `dptmat.file_kinds.name_kind` calls it; by default
+            anything.
 
     Raises:
-        UserError: It is so; the message calls the file ``name``.
+        UserError: It is so.
     """
     if read is not None and Path(path).exists() and Path(read).exists() and Path(path).samefile(read):
         raise UserError(f"{name} is what is read; give another name")
     if Path(path).is_dir() or not Path(os.path.realpath(path)).parent.is_dir():
         raise UserError(f"{name} is a folder or in none; give the name of a file in a folder that exists")
+    kind = name_kind_of(path) if Path(path).is_file() else ""
+    if kind and replaces is not None and not kind.startswith(replaces):
+        raise UserError(f"{name} is there already and is {kind}; give another name")
     if refusal := refusal_to_write(path):
         raise UserError(f"{name} cannot be written: {refusal}; give a place that this user may write to")

@@ -1,6 +1,7 @@
 """The commands that make networks: pretrain and finetune, and what is seen and checked before: preview and index."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,6 +73,8 @@ def preview_command(config_file: str | None, out: str, **options: Any) -> None:
     settings = resolve(PretrainConfig, config_file, {**options, "out": out})
     require_place_for_a_file(settings.out, f"--out {out}")
     require_format(settings.out)
+    if Path(settings.out).exists() and Path(settings.data).resolve() in Path(settings.out).resolve().parents:
+        raise UserError(f"--out {out} is there already, in the folder that is read; give another name")
     write_sheet(settings.out, preview(settings), named=True)
     click.echo(out)
 
@@ -88,7 +91,7 @@ def index_command(data: str, out: str) -> None:
     from dptmat.data.index import ImageIndex, write_list
 
     show_log(err=True)
-    require_place_for_a_file(out, f"--out {out}")
+    require_place_for_a_file(out, f"--out {out}", replaces=("text", "empty"))
     index = ImageIndex.open(data)
     index.require_some_file(f"`data` {data}")
     bad: dict[str, str] = {}

@@ -49,9 +49,24 @@ def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> 
         UserError: The file is missing, damaged, or no image, or its values are not in the range of their bits.
     """
     image = _require_range(_open(path, upright), str(path))
-    profile = image.info.get("icc_profile") if srgb and image.mode != "LAB" else None  # which needs none
     if _is_transparent(image):
         _logger.warning("%s is partly transparent: its colours are taken as if it were not", path)
+    return _colors(image, path, srgb=srgb)
+
+
+def read_photograph(path: str | Path, *, srgb: bool) -> np.ndarray:
+    """Read an upright photograph for training as `read_image` does, but as DALI takes it: nothing is said or refused
+    of its opacity and range.
+
+    Raises:
+        UserError: The file is missing, damaged, or no image.
+    """
+    return _colors(_open(path), path, srgb=srgb)
+
+
+def _colors(image: Image.Image, path: str | Path, *, srgb: bool) -> np.ndarray:
+    """Return the colours of an image, uint8 [H, W, 3], in sRGB if that is wanted."""
+    profile = image.info.get("icc_profile") if srgb and image.mode != "LAB" else None  # which needs none
     image = _eight_bit(image, str(path))
     if profile:
         try:

@@ -51,6 +51,9 @@ def report(run: str | Path, out: str | Path, images: Sequence[str | Path] = ()) 
     run = Path(run)
     log = read_log(run)
     settings = _read_settings(run / "config.toml", run)
+    for folder in images:
+        if not Path(folder).is_dir():
+            raise UserError(f"`images` {folder} is no folder; give one that holds images of the run's scores")
     evaluation = read_scores(run, images)
     found = {name: figures.read_sheet(name, run / f"{name}.png", run) for name in ("predictions", "preview")}
     sheets = {name: sheet for name, sheet in found.items() if sheet}

@@ -8,7 +8,7 @@ Differs: the script takes the files in the order of the folder's listing; here t
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -24,7 +24,6 @@ from dptmat.data.image_io import (
     read_image,
     read_size,
     read_trimap,
-    require_one_size,
     require_same_size,
     write_png,
 )
@@ -70,8 +69,9 @@ def find_compositions(
 
     Raises:
         UserError: A partner or a name is missing, a foreground is named twice, there are too few backgrounds, a folder
-            would be read and written, the head of a file cannot be read, a foreground and its partners differ in size,
-            or a background would have to be enlarged beyond the largest size that is read.
+            would be read and written, a foreground, its partner or the head of a background cannot be read, a
+            foreground and its partners differ in size, or a background would have to be enlarged beyond the largest
+            size that is read.
     """
     found = {case.name: case for case in pair(leave_out=out, fg=fg, alpha=alpha, trimap=trimap)}
     foregrounds = _in_order("fg", fg, found, fg_names)
@@ -88,40 +88,38 @@ def find_compositions(
     read = [path for foreground in foregrounds for path in foreground.paths.values()] + backgrounds
     require_apart((Path(out, folder, name).parent for folder in (MERGED, ALPHA, TRIMAP) for name in names), read)
     compositions = [Composition(case, backgrounds[i * each : (i + 1) * each]) for i, case in enumerate(foregrounds)]
-    _require_sizes(compositions)
+    _require_readable(compositions)
     return compositions
 
 
-def _require_sizes(compositions: list[Composition]) -> None:
-    """Read the heads of all files that will be composed, on all cores.
+def _require_readable(compositions: list[Composition]) -> None:
+    """Read all foregrounds and the heads of all backgrounds, on all cores, before anything is written.
 
     Raises:
         UserError: One cannot be read, a foreground and its partners differ in size, or a background would become too
             large; how many more there are is said.
     """
     with ThreadPoolExecutor(count_cores()) as threads:
-        problems = [problem for found in threads.map(_size_problems, compositions) for problem in found]
+        problems = [problem for found in threads.map(_problems, compositions) for problem in found]
     if problems:
         raise UserError(problems[0] + (f" ({len(problems) - 1} further files are bad)" if len(problems) > 1 else ""))
 
 
-def _size_problems(composition: Composition) -> list[str]:
-    """Say what is wrong with the sizes of a foreground, its partners and its backgrounds."""
+def _problems(composition: Composition) -> list[str]:
+    """Say what is wrong with a foreground and its partners, and with the sizes of its backgrounds."""
     try:
-        paths = composition.foreground.paths
-        sizes = {kind: read_size(paths[kind]) for kind in ("fg", "alpha", "trimap") if kind in paths}
-        require_one_size(composition.foreground.name, **sizes)
+        height, width = _read_layers(composition.foreground)["alpha"].shape
     except UserError as error:
         return [str(error)]
     problems = []
     for path in composition.backgrounds:
         try:
-            width, height = _enlarged(*read_size(path, upright=False), *sizes["fg"])
-            if width * height > LARGEST:
+            sides = _enlarged(*read_size(path, upright=False), width, height)
+            if prod(sides) > LARGEST:
                 name = composition.foreground.name
                 raise UserError(
-                    f"{path} would be enlarged to {width} x {height} pixels to cover {name}; the most are {LARGEST}: "
-                    "leave it out"
+                    f"{path} would be enlarged to {sides[0]} x {sides[1]} pixels to cover {name}; the most are "
+                    f"{LARGEST:,}: leave it out"
                 )
         except UserError as error:
             problems.append(str(error))
@@ -171,13 +169,7 @@ def compose_test_set(compositions: list[Composition], out: str | Path) -> Iterat
 def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecutor) -> Iterator[str]:
     """Lay a foreground over each of its backgrounds."""
     foreground = composition.foreground
-    layers = {
-        "fg": read_image(foreground.path("fg"), srgb=False),
-        "alpha": read_alpha(foreground.path("alpha")),
-    }
-    if foreground.trimap:
-        layers["trimap"] = LEVELS[read_trimap(foreground.trimap)]
-    require_same_size(foreground.name, **layers)
+    layers = _read_layers(foreground)
 
     def write(i: int, background: Path) -> str:
         name = f"{foreground.name}_{i}"
@@ -192,6 +184,22 @@ def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecuto
         return name
 
     yield from threads.map(write, range(len(composition.backgrounds)), composition.backgrounds)
+
+
+def _read_layers(foreground: Case) -> dict[str, np.ndarray]:
+    """Read a foreground, its alpha and, if it has one, its trimap in the levels of files: uint8, of one size.
+
+    Raises:
+        UserError: One cannot be read, or they differ in size.
+    """
+    layers = {
+        "fg": read_image(foreground.path("fg"), srgb=False),
+        "alpha": read_alpha(foreground.path("alpha")),
+    }
+    if foreground.trimap:
+        layers["trimap"] = LEVELS[read_trimap(foreground.trimap)]
+    require_same_size(foreground.name, **layers)
+    return layers
 
 
 def fit_background(bg: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -54,6 +54,7 @@ class Pretraining:
     Args:
         settings: Of the run.
         process: This one among those of the run.
+        index: The photographs, where they are known already: a list may come from a pipe.
 
     Raises:
         UserError: There are no photographs or too few, or the batch does not divide among the processes.
@@ -61,10 +62,11 @@ class Pretraining:
 
     preview_rows = 8
 
-    def __init__(self, settings: PretrainConfig, process: Process) -> None:
+    def __init__(self, settings: PretrainConfig, process: Process, index: ImageIndex | None = None) -> None:
         begun_with = list_begun_with(settings)
-        self.index = ImageIndex.open(settings.data, begun_with=begun_with, leave_out=settings.out)
+        self.index = index or ImageIndex.open(settings.data, begun_with=begun_with, leave_out=settings.out)
         self.index.require_some_file(f"`data` {settings.data}")
+        _require_two(self.index, settings.data)
         self._settings, self._process = settings, process
         self._spare: Batch | None = None  # the batch before, which nobody needs any more
         self.sampler = Sampler(settings.seed, len(self.index), settings.batch_size, process.rank, process.world_size)
@@ -110,14 +112,19 @@ def preview(settings: PretrainConfig) -> np.ndarray:
     Raises:
         UserError: There are not two photographs, or a setting does not fit them.
     """
-    count = len(ImageIndex.open(settings.data))
-    if count < 2:
-        raise UserError(f"`data` {settings.data} holds one photograph; at least 2 are needed, one laid over the other")
-    if settings.batch_size > count:
-        few = min(_MICRO_BATCH, count)
+    index = ImageIndex.open(settings.data)
+    _require_two(index, settings.data)
+    if settings.batch_size > len(index):
+        few = min(_MICRO_BATCH, len(index))
         settings = dataclasses.replace(settings, batch_size=few, micro_batch=few)
     known = read_quarantine(settings.quarantine) if settings.quarantine else None
-    return Pretraining(settings, distributed.single_process(settings.device)).preview(Quarantine(known=known))
+    process = distributed.single_process(settings.device)
+    return Pretraining(settings, process, index).preview(Quarantine(known=known))
+
+
+def _require_two(index: ImageIndex, data: str) -> None:
+    if len(index) < 2:
+        raise UserError(f"`data` {data} holds one photograph; at least 2 are needed, one laid over the other")
 
 
 def synthesize_batch(views: Views, settings: PretrainConfig, out: Batch | None = None) -> Batch:
