@@ -4,12 +4,13 @@
     python benchmarks/loader.py --data imagenet/train --device cpu --batch-size 64 --threads 2
 
 Stages, each with all before it: ``read`` the files; ``decode``; ``shrink``, antialiased, to the size of the view;
-``warp``, the whole graph; ``pipeline``, with ``synthesize``: input float32 [N, 6, H, W], alpha, contrast and trimap;
-``pipeline out=`` writes them over those of the batch before. The pairing is that of dptmat: each photograph is decoded
-once and used twice. ``DataLoader`` decodes two photographs for a sample, as the usual code does, and
-``DataLoader direct`` is the same written with more care; ``DataLoader albumentations``, which takes part if that
-library is installed, does it by its operators. Before anything is timed, their first batches have to agree
-with those of ``pipeline`` in shapes, dtypes, shares and statistics.
+``warp``, the whole graph; ``pipeline``, with ``synthesize``, as ``dptmat pretrain`` runs it: input float32
+[N, 6, H, W], channels last, alpha, contrast and trimap, on the CPU over the memory of the batch before. The pairing is
+that of dptmat: each photograph is decoded once and used twice. ``DataLoader`` decodes two photographs for a sample, as
+the usual code does, and ``DataLoader direct`` is the same written with more care; ``DataLoader albumentations``, which
+takes part if that library is installed, does it by its operators. Before anything is timed, their first batches have to
+agree with those of ``pipeline`` in shapes, dtypes, shares and statistics. ``DataLoader released`` makes its samples as
+the released code of the method's authors does, and has to have the shares and alphas of that code.
 
 What is counted:
 - Each contender is a process of its own, and idle while it is not its turn. A round is as many batches as took
@@ -32,9 +33,14 @@ import click
 import numpy as np
 
 STAGES = "read", "decode", "shrink"
-LOADERS = {"DataLoader": "usual", "DataLoader direct": "direct", "DataLoader albumentations": "albumentations"}
-CONTENDERS = (*STAGES, "warp", "pipeline", "pipeline out=", *LOADERS)
-WHOLE = "pipeline", "pipeline out=", *LOADERS  # those that end in a network's input
+LOADERS = {
+    "DataLoader": "usual",
+    "DataLoader direct": "direct",
+    "DataLoader albumentations": "albumentations",
+    "DataLoader released": "released",
+}
+CONTENDERS = (*STAGES, "warp", "pipeline", *LOADERS)
+WHOLE = "pipeline", *LOADERS  # those that end in a network's input
 
 
 @dataclass(frozen=True)
@@ -67,40 +73,41 @@ class Row:
     device_mb: float | None
 
 
+def make_settings(options):
+    """Make the settings of the training whose data path is measured."""
+    from dptmat.config.pretrain import PretrainConfig
+
+    return PretrainConfig(
+        data=options.data, out="unused", size=options.size, batch_size=options.batch_size,
+        micro_batch=options.batch_size, device=options.device, threads=options.threads, prefetch=options.prefetch,
+        hw_decoder_load=options.hw_decoder_load,
+    )  # fmt: skip
+
+
 def open_contender(name, options):
     """Build a contender: an endless iterator, what is done with each batch, and how many batches may lie ready."""
     from usual import make_batches
 
-    from dptmat.config.pretrain import PretrainConfig
     from dptmat.data.index import ImageIndex
-    from dptmat.data.sampler import Sampler
-    from dptmat.kernels import synthesize
-    from dptmat.pipelines.loader import Loader
-    from dptmat.pipelines.pretrain import PretrainSource
-    from dptmat.training.build import choose_augmentation
+    from dptmat.tasks.pretrain import Pretraining
+    from dptmat.training.build import make_loader
+    from dptmat.training.distributed import single_process
     from dptmat.training.quarantine import Quarantine, name_bad
 
     imported = time.perf_counter()
-    index = ImageIndex.open(options.data)
     if name in LOADERS:
+        index = ImageIndex.open(options.data)
         paths = [index[i] for i in range(len(index))]
         rest = options.size, options.batch_size, options.threads, options.device
         return make_batches(paths, *rest, LOADERS[name]), lambda batch: batch, 2 * options.threads, imported
-    sampler = Sampler(0, len(index), options.batch_size)
-    augmentation = choose_augmentation(PretrainConfig(data=options.data, out="unused"))
-    source = PretrainSource(index, sampler, augmentation, options.size)
-    loader = Loader(
-        source, sampler, micro_batch=options.batch_size, device=options.device, threads=options.threads,
-        prefetch=options.prefetch, hw_decoder_load=options.hw_decoder_load, start=0, quarantine=Quarantine(name_bad),
-    )  # fmt: skip
+    settings, process = make_settings(options), single_process(options.device)
+    task = Pretraining(settings, process)
+    loader = make_loader(task, settings, process, 0, Quarantine(name_bad))
     if name in STAGES:
         return loader.run_to(name), lambda outputs: outputs, options.prefetch, imported
-    kept = []
 
     def compose(views):
-        batch = synthesize(views.views, views.ids, 0, views.color, out=kept[0] if kept else None)
-        if name == "pipeline out=":
-            kept[:] = [batch]
+        batch = task.batch(views)
         return batch.input, batch.alpha, batch.trimap
 
     return loader, compose if name in WHOLE else lambda views: views, options.prefetch, imported
@@ -196,12 +203,14 @@ def measure(names, options, rounds):
 
 def require_equal_work(descriptions):
     """Refuse contenders whose first batches do not look alike."""
-    from usual import require_alike
+    from usual import RELEASED, RELEASED_TOLERANCES, require_alike
 
     whole = {name: description for name, description in descriptions.items() if description}
     ours = next((description for name, description in whole.items() if name not in LOADERS), None)
     for name, theirs in whole.items():
-        if ours and name in LOADERS:
+        if ours and LOADERS.get(name) == "released":
+            require_alike(ours | RELEASED, theirs, RELEASED_TOLERANCES)
+        elif ours and name in LOADERS:
             require_alike(ours, theirs)
 
 
@@ -223,7 +232,7 @@ def draw(rows, options, path):
 @click.option("--data", required=True, metavar="DIR|FILE", help="Photographs: a folder, or a text file of paths.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: the GPU if there is one.")
 @click.option("--batch-size", default=64, show_default=True, metavar="IMAGES")
-@click.option("--size", default=224, show_default=True, metavar="PIXELS")
+@click.option("--size", default=224, show_default=True, metavar="PIXELS", help="A multiple of 32.")
 @click.option("--threads", default=None, type=int, show_default="all cores", help="Of DALI; DataLoader workers.")
 @click.option("--prefetch", default=2, show_default=True, metavar="BATCHES", help="Prepared ahead by DALI.")
 @click.option("--hw-decoder-load", default=0.0, show_default=True, metavar="0..1", help="As of dptmat pretrain.")
@@ -248,11 +257,11 @@ def main(data, device, threads, rounds, names, out, plot, **rest):
         raise click.UsageError("--contender DataLoader albumentations needs that library: pip install albumentations")
     if device == "cuda" and not cuda:
         raise click.UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    options = Options(data, device or ("cuda" if cuda else "cpu"), threads=threads or count_cores(), **rest)
     try:
-        Sampler(0, len(ImageIndex.open(data)), rest["batch_size"])
+        Sampler(0, len(ImageIndex.open(data)), make_settings(options).batch_size)
     except UserError as error:
         raise as_usage_error(error) from error
-    options = Options(data, device or ("cuda" if cuda else "cpu"), threads=threads or count_cores(), **rest)
     environment = {**describe_environment([options.device, "cpu"]), "options": asdict(options)}
     environment["load_before"] = os.getloadavg()[0]
     click.echo(f"{environment['devices']}, load {environment['load_before']:.2f}\n")

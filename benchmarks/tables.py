@@ -30,10 +30,11 @@ LOADER = {
     "shrink": "and shrinking, antialiased",
     "warp": "and the warp: the whole graph",
     "pipeline": "and `synthesize`: **the whole pipeline**",
-    "pipeline out=": "over the memory of the batch before",
+    "pipeline out=": "over the memory of the batch before",  # in results of before training did so by itself
     "DataLoader": "the usual `DataLoader` with OpenCV",
     "DataLoader direct": "`DataLoader` with OpenCV, written with care",
     "DataLoader albumentations": "`DataLoader` with albumentations",
+    "DataLoader released": "`DataLoader` with the released code's way of making samples",
 }
 
 

@@ -24,6 +24,7 @@ What is counted:
   everything, DALI included.
 """
 
+import copy
 import itertools
 import os
 import time
@@ -122,7 +123,7 @@ def make_contenders(settings, process):
     waiting = DataWait(make_loader(task, settings, process, 0, Quarantine(name_bad)), process.device)
     batches = map(task.batch, waiting)
     views = next(waiting)
-    fixed = itertools.repeat(task.batch(views))
+    fixed = itertools.repeat(copy.deepcopy(task.batch(views)))  # the next one may be written over it
     return {
         "synthesize": Contender(lambda: task.batch(views), task.micro_batch),
         "step": Contender(lambda: trainer.step(next(number), fixed), settings.batch_size),

@@ -78,19 +78,21 @@ def fill_batch(
     matrices = (identity if color is None else color.detach()).contiguous().numpy()
     pairing[:] = torch.from_numpy(draw_pairing(idents[:1], seed, samples))
     backgrounds, states = pairing.numpy(), trimap.numpy()[:, 0]
-    # the loops write float32, contiguous
+    # The loops write float32, as it lies in memory: [N, 6, H, W] or [N, H, W, 6].
+    channels_last = not image.is_contiguous()
     floats = [
-        x if x.dtype == torch.float32 and x.is_contiguous() else empty(x.shape, torch.float32)
+        x if x.dtype == torch.float32 else empty(x.shape, torch.float32, channels_last and x is image)
         for x in (image, alpha, contrast)
     ]
-    planes, alphas, contrasts = floats[0].numpy(), floats[1].numpy()[:, 0], floats[2].numpy()[:, 0]
+    network_input = (floats[0].permute(0, 2, 3, 1) if channels_last else floats[0]).numpy()
+    alphas, contrasts = floats[1].numpy()[:, 0], floats[2].numpy()[:, 0]
 
     def work(part: slice) -> None:
         fill_trimaps(states[part], idents[part], seed, cell, unknown, foreground)
         levels = np.empty_like(states[part])
         fill_alphas(levels, states[part], idents[part], seed, block_alpha, cell)
         inputs = pixels, matrices, np.arange(samples)[part], backgrounds[part], states[part], levels
-        _compose(*inputs, planes[part], alphas[part], contrasts[part])
+        _compose(*inputs, channels_last, network_input[part], alphas[part], contrasts[part])
 
     for_each_part(work, samples)
     for wanted, computed in zip((image, alpha, contrast), floats, strict=True):
@@ -106,7 +108,8 @@ def _compose(
     backgrounds: np.ndarray,  # int64 [N]: likewise
     trimap: np.ndarray,  # uint8 [N, H, W]
     levels: np.ndarray,  # uint8 [N, H, W]: alpha
-    image: np.ndarray,  # float32 [N, 6, H, W]: the network's input; written, as are the next two
+    channels_last: bool,
+    image: np.ndarray,  # float32 [N, 6, H, W] or [N, H, W, 6]: the network's input; written, as are the next two
     alpha: np.ndarray,  # float32 [N, H, W]
     contrast: np.ndarray,  # float32 [N, H, W]
 ) -> None:
@@ -115,6 +118,7 @@ def _compose(
     rows = views.reshape(len(views), height, 3 * width)
     planes = np.empty((3, width), np.float32)
     f, b = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
+    channels = np.empty((6, width), np.float32)
     for n in range(samples):
         fg, bg = foregrounds[n], backgrounds[n]
         for y in range(height):
@@ -124,7 +128,9 @@ def _compose(
             for x in range(width):
                 a[x] = np.float32(level[x]) / np.float32(255)
             for c in range(3):
-                over, under, composite, one_hot = f[c], b[c], image[n, c, y], image[n, 3 + c, y]
+                over, under = f[c], b[c]
+                composite = channels[c] if channels_last else image[n, c, y]
+                one_hot = channels[3 + c] if channels_last else image[n, 3 + c, y]
                 scale, shift = _SCALE[c], _SHIFT[c]
                 for x in range(width):
                     difference = over[x] - under[x]
@@ -132,6 +138,11 @@ def _compose(
                     total[x] = fma(abs(difference), scale, total[x]) if c else abs(difference) * scale
                 for x in range(width):
                     one_hot[x] = np.float32(state[x] == c)
+            if channels_last:
+                pixels = image[n, y]
+                for x in range(width):
+                    for c in range(6):
+                        pixels[x, c] = channels[c, x]
 
 
 @compiled

@@ -21,13 +21,13 @@ from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.training.quarantine import Quarantine
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = "pipeline", "DataLoader direct"
+NAMES = "pipeline", "DataLoader direct", "DataLoader released"
 
 
 @pytest.mark.slow
 def test_tiny_run_on_the_cpu(photographs, tmp_path):
     out, plot = tmp_path / "new" / "rows.json", tmp_path / "new" / "bars.png"
-    options = {"data": photographs, "device": "cpu", "batch-size": 16, "size": 70, "threads": 2, "rounds": 1}
+    options = {"data": photographs, "device": "cpu", "batch-size": 16, "size": 96, "threads": 2, "rounds": 1}
     options |= {"seconds": 0.05, "json": out, "plot": plot}
     words = as_words(options)
     words += [word for name in NAMES for word in ("--contender", name)]
@@ -45,13 +45,19 @@ def test_tiny_run_on_the_cpu(photographs, tmp_path):
         assert len(row["peak_workers_mb"]) == (2 if "DataLoader" in row["contender"] else 0)
     image = cv2.imread(str(plot))
     colored = (image.max(2).astype(int) - image.min(2) > 100).any(1)
-    assert np.count_nonzero(np.diff(colored.astype(int)) == 1) == 1  # the bar of pipeline; the other one is grey
+    assert np.count_nonzero(np.diff(colored.astype(int)) == 1) == 1  # the bar of pipeline; the others are grey
 
 
 def test_data_that_is_not_there_ends_with_a_line(import_benchmark, tmp_path):
     done = CliRunner().invoke(import_benchmark("loader").main, ["--data", str(tmp_path / "none")])
     assert done.exit_code == 2
     assert "does not exist" in done.output
+
+
+def test_a_size_that_no_training_has_ends_with_a_line(import_benchmark, photographs):
+    done = CliRunner().invoke(import_benchmark("loader").main, ["--data", str(photographs), "--size", "70"])
+    assert done.exit_code == 2
+    assert "is not a multiple of 32" in done.output
 
 
 @pytest.fixture
@@ -91,6 +97,60 @@ def test_the_dataloader_makes_what_dptmat_does(usual, photographs, ours, way):
     if way == "albumentations":
         pytest.importorskip("albumentations")
     usual.require_alike(usual.describe(*ours), usual.describe(*load(usual, photographs, way)), CLOSE)
+
+
+@pytest.mark.slow
+def test_samples_of_the_released_way_have_its_shares_and_alphas(usual, photographs, ours):
+    """The means of 1,500 samples of the released code on other photographs, here of 360."""
+    paths = sorted(map(str, photographs.iterdir()))
+    runs = [usual.Released(paths, 96, seed) for seed in range(5)]
+    image, alpha, trimap = map(
+        np.stack, zip(*(samples[i] for samples in runs for i in range(len(samples))), strict=True)
+    )
+    shares = [(trimap == state).mean() for state in range(3)]
+    unknown = [alpha[n][trimap[n] == 1] for n in range(len(alpha))]
+    # Three standard errors at 224x224. In views of 96 pixels one half more of the cells lie at the frame.
+    assert shares == pytest.approx(usual.RELEASED["shares"], abs=0.02)
+    assert np.mean([part.mean() for part in unknown]) == pytest.approx(0.500, abs=0.005)
+    assert np.mean([part.std() for part in unknown]) == pytest.approx(0.260, abs=0.006)
+    described = usual.describe(*map(torch.from_numpy, (image, alpha, trimap)))
+    usual.require_alike(usual.describe(*ours) | usual.RELEASED | {"shapes": described["shapes"]}, described, {
+        **usual.RELEASED_TOLERANCES, "image": 0.2,
+    })  # fmt: skip
+
+
+def test_the_released_way_leaves_backgrounds_and_moves_alpha_with_its_foreground(usual, tmp_path):
+    """A photograph with one white corner, in front of itself: where the moved frame ends, the background is bare."""
+    photo = np.full((60, 120, 3), 90, np.uint8)
+    photo[:30, :60] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), photo)
+    size = 64
+    squashed = cv2.resize(photo, (size, size)).astype(np.float32)
+    for seed in range(20):
+        image, alpha, trimap = usual.Released([str(tmp_path / "a.png")], size, seed)[0]
+        shown = ((image[:3] * usual.STD + usual.MEAN) * 255).transpose(1, 2, 0)
+        bare = trimap[0] == 0
+        assert np.abs(shown - squashed)[bare].max() < 0.01
+        assert ((alpha == 0) == (trimap == 0)).all()
+        assert ((alpha == 1) == (trimap == 2)).all()
+
+
+def test_folded_colors_stay_in_range_and_a_shift_is_within_its_limit(usual):
+    rng = np.random.default_rng(0)
+    view, alpha = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), rng.random((40, 40), np.float32)
+    before = cv2.cvtColor(view.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    hues = set()
+    for _ in range(50):
+        changed = usual.change_colors(view, alpha, rng)
+        assert changed.min() > -1e-3
+        assert changed.max() < 255 + 1e-3
+        after = cv2.cvtColor(changed / 255, cv2.COLOR_RGB2HSV)
+        for channel in (1, 2):
+            limit = (1.1 - before[..., channel].mean()) / 10
+            assert np.abs(after - before)[..., channel].max() < 2 * limit + 1e-3
+        hues.add(round(float(np.median((after - before)[..., 0] % 360))))
+    assert {hue - 360 * (hue > 180) for hue in hues} <= set(range(-40, 40))
+    assert len(hues) > 20
 
 
 WRONG = {

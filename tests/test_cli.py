@@ -124,7 +124,7 @@ def test_preview_that_cannot_be_written(dptmat, tmp_path, photographs, name, mes
 
 def test_help_lists_every_option_with_its_default(dptmat):
     _, output, _ = dptmat("pretrain", "--help")
-    for shown in ("--batch-size", "[default: 512]", "--lr", "[default: 0.00015]", "PIXELS", "Augmentation:"):
+    for shown in ("--batch-size", "[default: 512]", "--lr", "[default: 0.0003]", "PIXELS", "Augmentation:"):
         assert shown in " ".join(output.split())
 
 

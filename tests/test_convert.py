@@ -1,5 +1,6 @@
 """Official checkpoints load and give the published networks' outputs; wrong files are refused in a few lines."""
 
+import numpy as np
 import pytest
 import torch
 from reference.matteformer import make_input as make_trimap_input
@@ -8,6 +9,7 @@ from reference.published import make_input, plain_gca, plain_mgmatting, publishe
 
 from dptmat.models import create_model
 from dptmat.weights.convert import convert
+from dptmat.weights.initialize import initialize
 from dptmat.weights.load import load_network
 
 NAMES = {"matteformer": "matteformer", "gca": "gca", "mgmatting": "mgmatting", "mgmatting_mask": "mgmatting"}
@@ -69,6 +71,51 @@ def test_a_matteformer_is_loaded_to_the_bit_and_its_stage_equals_plain_loops(net
     for b, block in enumerate(stage.blocks):
         image, priors = plain_block(block, image, priors, regions, shifted=b % 2 == 1)
     torch.testing.assert_close(stage(tokens[None], regions[None])[0], image, atol=2e-4, rtol=1e-4)
+
+
+class WarmUp(torch.optim.lr_scheduler.LRScheduler):
+    """A schedule that keeps the one that follows it, and so the optimizer, in its state dict."""
+
+    def __init__(self, optimizer, after):
+        self.after = after
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return self.base_lrs
+
+
+def beside_the_weights(loss):
+    """What the training of DPT's authors saves beside the network, of a small one."""
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), 3e-4, (0.9, 0.95), weight_decay=0.05)
+    schedule = WarmUp(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 90))
+    layer(torch.ones(3)).sum().backward()
+    optimizer.step()
+    schedule.step()
+    return {"iter": 500, "loss": loss, "opt_state_dict": optimizer.state_dict(), "lr_state_dict": schedule.state_dict()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "old"), [(None, True), (np.float64(0.25), False), (torch.tensor(0.25), True), ({"l1": 0.25}, False)]
+)
+def test_files_of_the_methods_authors_are_a_matteformer(networks, tmp_path, dptmat, loss, old):
+    """None: the fine-tuned network alone."""
+    state = {f"module.{name}": value for name, value in published(networks["matteformer"]).items()}
+    assert len(state) == 509
+    path = tmp_path / "dpt.pth"
+    rest = {} if loss is None else beside_the_weights(loss)
+    torch.save({**rest, "state_dict": state}, path, _use_new_zipfile_serialization=not old)
+    assert dptmat("convert", "--from", "dpt", path, tmp_path / "ours.pt") == (
+        0, f"{tmp_path}/ours.pt: matteformer, 44,747,130 parameters\n", "",
+    )  # fmt: skip
+    converted, config = load_network(tmp_path / "ours.pt")
+    assert config == load_network(path, official="matteformer")[1] == {"model": "matteformer", "trimap": True}
+    begun = create_model("matteformer")
+    initialize(begun, "matteformer", str(path))
+    for network in (converted, begun):
+        loaded = network.state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in networks["matteformer"].state_dict().items())
 
 
 @torch.no_grad()
@@ -138,6 +185,7 @@ class Foreign:
         ({"state_dict": {}, "loss": Foreign()}, [], "holds an object of test_convert.Foreign, not only tensors"),
         (b"text", [], "cannot be read"),
         (None, [], "No such file"),
+        ("gca", ["--from", "dpt"], "is a checkpoint of gca; expected one that the project of dpt"),
         ("gca", ["--from", "mgmatting"], "is a checkpoint of gca; expected one that the project of mgmatting"),
         ({"fc.weight": torch.zeros(2)}, ["--from", "gca"], "is not a checkpoint of matteformer or gca or mgmatting"),
         ({"model": {}, "config": {"model": "gcaa"}}, [], "did you mean 'gca'"),

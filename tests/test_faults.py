@@ -23,6 +23,8 @@ from dptmat.training import log as progress
 from dptmat.training.lock import locked
 from dptmat.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("freed")
+
 SMALL = {"size": 64, "batch_size": 4, "model": "unet_resnet10t", "log_every": 1, "steps": 6, "save_every": 2, "keep": 9}
 
 
@@ -231,8 +233,8 @@ def test_more_bad_files_than_allowed_stop_the_run_with_a_checkpoint(some, tmp_pa
 def test_a_loss_that_is_not_finite_is_named_with_its_samples(photographs, tmp_path, monkeypatch, said, whole):
     synthesize_batch = task.synthesize_batch
 
-    def spoilt(views, settings):
-        batch = synthesize_batch(views, settings)
+    def spoilt(views, *rest):
+        batch = synthesize_batch(views, *rest)
         if 14 in views.ids:
             batch.input[0, 0, 0, 0] = torch.nan
         return batch

@@ -22,6 +22,8 @@ from dptmat.training import checkpoint, distributed
 from dptmat.training.trainer import Trainer
 from dptmat.weights.load import load_network
 
+pytestmark = pytest.mark.usefixtures("freed")
+
 SMALL = {"size": 64, "batch_size": 2, "model": "unet_resnet10t", "init": "random", "log_every": 1, "device": "cpu"}
 
 

@@ -1,5 +1,6 @@
 """The task end to end: it learns, it goes on after a kill to the same bits, and two processes are one run."""
 
+import copy
 import json
 import os
 import re
@@ -20,6 +21,8 @@ from dptmat.errors import UserError
 from dptmat.tasks import pretrain as task
 from dptmat.tasks.pretrain import pretrain, preview
 from dptmat.training import bottleneck, checkpoint
+
+pytestmark = pytest.mark.usefixtures("freed")
 
 SMALL = {"size": 64, "batch_size": 4, "model": "unet_resnet10t", "log_every": 1}
 
@@ -134,7 +137,7 @@ def test_micro_batches_and_processes_do_not_change_the_order(photographs, tmp_pa
     seen = []
     synthesize_batch = task.synthesize_batch
     monkeypatch.setattr(
-        task, "synthesize_batch", lambda views, settings: (seen.append(views.ids), synthesize_batch(views, settings))[1]
+        task, "synthesize_batch", lambda views, *rest: (seen.append(views.ids), synthesize_batch(views, *rest))[1]
     )
     for micro_batch in (8, 4):
         run(photographs, tmp_path / str(micro_batch), steps=2, batch_size=8, micro_batch=micro_batch)
@@ -143,6 +146,30 @@ def test_micro_batches_and_processes_do_not_change_the_order(photographs, tmp_pa
     assert torch.equal(preview, torch.arange(8))
     preview, *halves, _ = seen[4:]
     assert [part.tolist() for part in halves] == [list(range(first, first + 4)) for first in (0, 4, 8, 12)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"trimap": False}, {"grad_checkpointing": True, "model": "matteformer"}])
+def test_batches_are_made_over_each_other_and_nothing_computed_changes(photographs, tmp_path, monkeypatch, options):
+    synthesize_batch = task.synthesize_batch
+    places, states = [], []
+    for reused in (True, False):
+
+        def make(views, settings, out, reused=reused):
+            batch = synthesize_batch(views, settings, out if reused else None)
+            places[-1].append(batch.input.data_ptr())
+            return batch if reused else copy.deepcopy(batch)
+
+        places.append([])
+        monkeypatch.setattr(task, "synthesize_batch", make)
+        options = {"steps": 3, "batch_size": 4, "micro_batch": 2, **options}
+        states.append(checkpoint.load(run(photographs, tmp_path / str(reused), **options)))
+    assert all(same_state(states[0][key], states[1][key]) for key in ("model", "optimizer"))
+    assert losses(tmp_path / "True") == losses(tmp_path / "False")
+    assert len(set(places[0])) == 1
+    assert len(places[0]) == len(places[1]) == 8  # three steps, the preview and the predictions
+    for name in ("preview", "predictions"):
+        assert (tmp_path / f"True/{name}.png").read_bytes() == (tmp_path / f"False/{name}.png").read_bytes()
 
 
 @pytest.mark.slow
@@ -224,9 +251,10 @@ def test_preview_shows_the_first_samples_of_the_run(photographs, tmp_path, monke
     first = []
     synthesize_batch = task.synthesize_batch
 
-    def note(views, settings):
-        first.append((views, synthesize_batch(views, settings)))
-        return first[-1][1]
+    def note(views, *rest):
+        batch = synthesize_batch(views, *rest)
+        first.append((views, copy.deepcopy(batch)))  # the next one is written over it
+        return batch
 
     monkeypatch.setattr(task, "synthesize_batch", note)
     run(photographs, tmp_path / "run", steps=1)

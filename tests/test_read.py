@@ -137,7 +137,9 @@ def test_of_averaged_and_plain_weights_it_is_said_which_are_taken(tmp_path, said
 
 
 def test_harmless_objects_beside_the_weights_are_read_over(tmp_path):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1)
     beside = {
+        "optimizer": optimizer, "schedule": torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2]),
         "best": np.float64(0.5), "epoch": np.int64(3), "history": np.arange(3), "args": argparse.Namespace(lr=0.1),
         "path": pathlib.Path("/a"), "counts": collections.Counter("aab"), "by": collections.defaultdict(list, a=[1]),
         "more": collections.defaultdict(dict), "pure": pathlib.PureWindowsPath("c:/a"), "device": torch.device("cpu"),

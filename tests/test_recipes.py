@@ -62,6 +62,34 @@ def test_half_of_the_known_cells_are_foreground():
     assert all(foreground == (1 - unknown) / 2 for unknown, foreground in shares.items())
 
 
+# Composition-1k, SAD and MSE e-3, as the tables of the paper have them.
+PUBLISHED = {
+    "pretrain/matteformer": [("21.0", "3.1")],
+    "finetune/matteformer": [("21.0", "3.1")],
+    "finetune/init-supervised": [("23.8", "4.0")],
+    "finetune/init-encoder": [("22.1", "3.4")],
+    "pretrain/block-alpha": [("21.0", "3.2")],
+    "pretrain/no-trimap": [("23.4", "3.7")],
+    "pretrain/gca": [("33.0", "8.3")],
+    "finetune/gca": [("33.0", "8.3"), ("35.3", "9.1"), ("45.9", "13.0")],
+    **dict.fromkeys(
+        [f"pretrain/losses-{names}" for names in ("l1", "l1-comp", "l1-lap", "comp-lap")],
+        [("21.9", "3.6"), ("22.5", "3.3"), ("22.2", "3.5"), ("21.0", "3.2")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_and_the_page_on_training_tell_what_was_published(name):
+    text = (ROOT / f"{name}.toml").read_text()
+    page = (ROOT.parent / "docs/training.md").read_text()
+    assert re.match(r"# Tables? \d", text)
+    for sad, mse in PUBLISHED[name]:
+        assert re.search(rf"\b{re.escape(sad)}, (?:MSE )?{re.escape(mse)}e-3", text.replace("\n# ", " "))
+        assert sad in page
+        assert mse in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_a_recipe_trains(path, files, tmp_path):

@@ -12,6 +12,8 @@ from dptmat.tasks.pretrain import pretrain
 from dptmat.training import checkpoint
 from dptmat.training.resume import refuse_another_run, resume
 
+pytestmark = pytest.mark.usefixtures("freed")
+
 
 class Task:
     micro_batch, summary = 4, "9 photographs"

@@ -129,6 +129,27 @@ def test_out_is_written_over(dtype, memory_format):
         assert getattr(out, name).data_ptr() == place
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_float32_is_written_where_it_is_to_lie(memory_format, monkeypatch):
+    """Without a second pass over memory for the whole batch."""
+    views, ids, color = draw()
+    out = synthesize(views, ids, 0, color, memory_format=memory_format)
+    expected = synthesize(views, ids, 1, color)
+    monkeypatch.setattr("dptmat.kernels.synthesize_cpu.empty", None)  # nothing can be allocated
+    assert torch.equal(synthesize(views, ids, 1, color, memory_format=memory_format, out=out).input, expected.input)
+
+
+@pytest.mark.parametrize("name", ["input", "alpha", "contrast"])
+def test_who_still_needs_what_is_written_over_is_told(name):
+    views, ids, _ = draw()
+    out = synthesize(views, ids, 0)
+    weight = torch.ones((), requires_grad=True)
+    loss = (getattr(out, name) * weight).sum()
+    synthesize(views, ids, 1, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_more_samples_than_one_part_and_any_number_of_threads():
     views, ids, color = draw(samples=21, height=9, width=11)
     threads = torch.get_num_threads()

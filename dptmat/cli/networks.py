@@ -25,8 +25,9 @@ def models_command() -> None:
 
 @dptmat.command("convert")
 @click.option(
-    "--from", "official", metavar="PROJECT", type=click.Choice(["matteformer", "gca", "mgmatting"]),
-    help="The project that published IN: matteformer, gca or mgmatting. By default this is recognised.",
+    "--from", "official", metavar="PROJECT", type=click.Choice(["dpt", "matteformer", "gca", "mgmatting"]),
+    help="The project that published IN, or whose training wrote it: dpt (the authors' own code, a MatteFormer), "
+    "matteformer, gca or mgmatting. By default this is recognised.",
 )  # fmt: skip
 @click.option(
     "--to", "form", metavar="FORM", type=click.Choice(["dptmat", "timm", "onnx"]), default="dptmat", show_default=True,
@@ -38,7 +39,7 @@ def convert_command(official: str | None, form: str, path: str, out: str) -> Non
     """Turn the weights in IN, of a run or of an official matting project, into the file OUT.
 
     \b
-    Examples: dptmat convert --from matteformer best_model.pth matteformer.pt
+    Examples: dptmat convert --from dpt best_model.pth dpt.pt
               dptmat convert --to timm step-000250000.pt encoder.safetensors
               dptmat convert --to onnx step-000250000.pt network.onnx
     """

@@ -77,7 +77,8 @@ class RunConfig:
         group=OPTIMIZATION,
         changeable_on_resume=True,  # as given; what it comes to is compared apart
     )
-    lr: float = setting(1.5e-4, "Peak learning rate.", low=0.0, group=OPTIMIZATION)
+    # Of the authors' released code, whose batch is 512, too: our copy of the paper does not tell it.
+    lr: float = setting(3e-4, "Peak learning rate.", low=0.0, group=OPTIMIZATION)
     warmup: float = setting(
         0.1, "Share of the steps in which the learning rate rises linearly; a cosine to 0 follows.", unit="0..1",
         low=0.0, high=1.0, group=OPTIMIZATION,

@@ -75,6 +75,7 @@ class Pretraining:
         self.index.require_some_file(f"`data` {settings.data}")
         _require_two(self.index, settings.data)
         self._settings, self._process = settings, process
+        self._spare: Batch | None = None  # the batch before, which nobody needs any more
         self.sampler = Sampler(settings.seed, len(self.index), settings.batch_size, process.rank, process.world_size)
         # Two at least: each one's background is another of them.
         self.micro_batch = choose_micro_batch(settings, process.world_size, 2, _MICRO_BATCH)
@@ -84,8 +85,11 @@ class Pretraining:
         self.source = _choose_source(self.index, self.sampler, settings)
 
     def batch(self, outputs: Views | Pairs) -> Batch | PairBatch:
-        """Make the network's input and targets of one micro-batch."""
-        return synthesize_batch(outputs, self._settings)
+        """Make the network's input and targets of one micro-batch; of views, on the CPU, over the batch before."""
+        whole = synthesize_batch(outputs, self._settings, self._spare)
+        if self._process.device.type == "cpu" and isinstance(whole, Batch):
+            self._spare = whole  # fresh memory would cost as much time as all the rest
+        return whole if self._settings.trimap else dataclasses.replace(whole, input=whole.input[:, :3])
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch | PairBatch, step: int) -> dict[str, Tensor]:
         """Compute the losses of the network's outputs, by name."""
@@ -151,15 +155,12 @@ def _take_fields(cls: type[DataT], settings: PretrainConfig) -> DataT:
     return cls(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)})
 
 
-def synthesize_batch(views: Views | Pairs, settings: PretrainConfig) -> Batch | PairBatch:
-    """Make the network's input and targets of one micro-batch, as the settings say."""
-    batch: Batch | PairBatch
+def synthesize_batch(views: Views | Pairs, settings: PretrainConfig, out: Batch | None = None) -> Batch | PairBatch:
+    """Make targets and input of one micro-batch, all six channels of it, as the settings say; over ``out`` if given."""
     if isinstance(views, Pairs):
-        batch = make_pair_batch(views, _take_fields(AlphaRecipe, settings))
-        return batch if settings.trimap else dataclasses.replace(batch, input=batch.input[:, :3])
-    batch = synthesize(
+        return make_pair_batch(views, _take_fields(AlphaRecipe, settings))
+    return synthesize(
         views.views, views.ids, settings.seed, views.color,
         cell=settings.cell, unknown=settings.unknown, foreground=settings.foreground, mode=settings.alpha_mode,
-        memory_format=torch.channels_last,
+        memory_format=torch.channels_last, out=out,
     )  # fmt: skip
-    return batch if settings.trimap else dataclasses.replace(batch, input=batch.input[:, :3])

@@ -31,7 +31,10 @@ class Task(Protocol):
         """What the samples of a step show, and the graph that makes it."""
 
     def batch(self, outputs: Any) -> Any:
-        """Make the network's input and targets of the graph's outputs: something with ``input``, [N, C, H, W]."""
+        """Make the network's input and targets of the graph's outputs: something with ``input``, [N, C, H, W].
+
+        What a call has given may be written over by the next one.
+        """
 
     def losses(self, outputs: dict[str, Tensor], batch: Any, step: int) -> dict[str, Tensor]:
         """Compute the losses of the network's outputs, by name; their sum is minimized."""

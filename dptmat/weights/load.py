@@ -94,7 +94,7 @@ def load_network(
     else:
         state, spell = find_weights(path, content), official_name
         found = official_model(state)
-        if official and found != official:
+        if official and found != OFFICIAL.get(official):
             kind = f"a checkpoint of {found}" if found else "not a checkpoint of " + " or ".join(OFFICIAL)
             raise UserError(f"{path} is {kind}; expected one that the project of {official} published")
         if found is None:

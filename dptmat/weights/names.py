@@ -1,7 +1,8 @@
 """The names that other projects give to the tensors of our networks.
 
 Sources: the published checkpoints of MatteFormer (Park et al., CVPR 2022), GCA-Matting (Li and Lu, AAAI 2020) and
-MG-Matting (Yu et al., CVPR 2021), whose modules' names are ours but for the spectral norm; those of Swin (Liu et al.,
+MG-Matting (Yu et al., CVPR 2021), whose modules' names are ours but for the spectral norm; that of DPT (Li et al., WACV
+2024), a MatteFormer, and what its pre-training saves; those of Swin (Liu et al.,
 ICCV 2021), SimMIM (Xie et al., CVPR 2022) and MoBY (Xie et al., 2021); timm and torchvision, whose ResNets agree.
 """
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from dptmat.errors import few
 
-OFFICIAL = ("matteformer", "gca", "mgmatting")
+# The networks of the projects that have published checkpoints, by the projects' names.
+OFFICIAL = {"matteformer": "matteformer", "gca": "gca", "mgmatting": "mgmatting", "dpt": "matteformer"}
 
 # timm's weights of the same encoder, trained on ImageNet-1k with labels.
 SWIN = {
@@ -102,7 +104,7 @@ def official_name(name: str) -> str:
 
 
 def official_model(state: dict[str, Tensor]) -> str | None:
-    """Recognise a checkpoint of an original project, whole or in part, by its names: one of OFFICIAL, or None."""
+    """Recognise a checkpoint of an original project, whole or in part, by its names: its network, or None."""
     if not any(name.endswith(".module.weight_bar") for name in state):
         return None
     for name in state:

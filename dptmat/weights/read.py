@@ -1,7 +1,7 @@
 """Files of tensors from anywhere: read without running code from them, and not believed before they are looked at.
 
-What stands beside the weights in the files of other projects, such as settings, paths and NumPy's numbers, is replaced
-by objects without content, since nothing of it is used.
+What stands beside the weights in the files of other projects, such as settings, paths, NumPy's numbers and whole
+optimizers and schedulers, is replaced by objects without content, since nothing of it is used.
 """
 
 import contextlib
@@ -44,6 +44,8 @@ def _dictionary(*_: object) -> OrderedDict:
 
 _NUMPY = ("core", "_core")  # before NumPy 2 and since
 _PATHS = "Posix", "PurePosix", "Windows", "PureWindows"
+# A schedule of warm-up keeps the one that follows it, and with it the optimizer, in what it calls its state dict.
+_OPTIM = [kind for place in (torch.optim, torch.optim.lr_scheduler) for kind in vars(place).values()]
 _HARMLESS: list[Any] = [
     (OrderedDict, "yacs.config.CfgNode"),
     (_dictionary, "collections.defaultdict"),
@@ -52,6 +54,7 @@ _HARMLESS: list[Any] = [
     *((_Nothing, f"numpy.{name}") for name in ("dtype", "ndarray")),
     *((_Nothing, f"{pathlib}.{kind}Path") for pathlib in ("pathlib", "pathlib._local") for kind in _PATHS),
     *((_Nothing, f"datetime.{kind}") for kind in ("datetime", "date", "timedelta")),
+    *((_Nothing, f"{kind.__module__}.{kind.__qualname__}") for kind in _OPTIM if isinstance(kind, type)),
     (_Nothing, "argparse.Namespace"),
 ]
 
