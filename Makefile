@@ -1,9 +1,10 @@
 # make demo    pre-train on photographs, pictures at the end
 # make check   format, types and the quick half of the tests, in a minute and a half
 # make test    format, types and the whole test suite
+# make thorough  the same and all that the suite tries a part of, an hour
 # make gpu     all that only a GPU can show, an hour, with a page of results at the end
 # Options:     STACK=cuda12 for a V100, PYTHON=python3.12, VENV=/some/folder,
-#              PYTEST_ADDOPTS='-m "not timing"' for make test on a shared machine
+#              PYTEST_ADDOPTS='-m "not timing and not exhaustive"' for make test on a shared machine
 
 PYTHON ?= python3
 STACK ?= cuda13
@@ -22,11 +23,14 @@ check: style
 test: style
 	$(MAKE) --no-print-directory --jobs 2 types suite
 
+thorough: $(VENV)/.installed-test
+	$(PYTEST) -m ""
+
 gpu: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/first_hour.py --out runs/gpu
 
 quick: $(VENV)/.installed-test
-	$(PYTEST) -m "not slow and not timing"
+	$(PYTEST) -m "not slow and not timing and not exhaustive"
 
 suite: $(VENV)/.installed-test
 	$(PYTEST)
@@ -51,4 +55,4 @@ $(VENV)/.installed-%: setup.py pyproject.toml
 clean:
 	rm -rf $(VENV) build dist *.egg-info photos runs
 
-.PHONY: demo check test gpu quick suite style types clean
+.PHONY: demo check test thorough gpu quick suite style types clean

@@ -5,13 +5,13 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from dptmat import defaults
 from dptmat.data.image_io import LEVELS
 from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
-from dptmat.kernels import Batch
 from dptmat.pipelines.batches import Views
 
 _MEAN, _STD = np.array(defaults.MEAN, np.float32), np.array(defaults.STD, np.float32)
@@ -31,20 +31,33 @@ class Composites(Protocol):
     def trimap(self) -> Tensor: ...  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
 
 
-def preview_sheet(views: Views, batch: Batch, rows: int) -> np.ndarray:  # uint8 [H, W, 3] RGB
+def show_views(
+    views: Views,
+    pairing: Tensor,  # int64 [N]
+) -> tuple[Tensor, Tensor]:
+    """Give foregrounds and backgrounds of the samples that were made of views: float32 [N, 3, H, W] in 0..1 each."""
+    rotated = torch.einsum("nck,nhwk->nchw", views.color, views.views.float() / 255).clamp(0, 1)
+    return rotated, rotated[pairing]
+
+
+def preview_sheet(
+    fg: Tensor,  # float32 [N, 3, H, W] in 0..1
+    bg: Tensor,  # float32 [N, 3, H, W] in 0..1
+    batch: Composites,
+    rows: int,
+) -> np.ndarray:  # uint8 [H, W, 3] RGB
     """Draw foreground, background, trimap, alpha and composite of the first samples.
 
     Args:
-        views: What the batch was made of.
-        batch: Its samples.
+        fg: Foregrounds.
+        bg: Backgrounds.
+        batch: The samples made of them.
         rows: How many of them to draw, a row each.
     """
-    rotated = np.einsum("nck,nhwk->nhwc", views.color.cpu().numpy(), views.views.cpu().numpy().astype(np.float32))
-    foreground = np.clip(rotated + 0.5, 0, 255).astype(np.uint8)
     return _sheet(
         {
-            "foreground": foreground,
-            "background": foreground[batch.pairing.cpu().numpy()],
+            "foreground": _bytes(fg),
+            "background": _bytes(bg),
             "trimap": _trimap(batch),
             "alpha": _eight_bit(batch.alpha),
             "composite": _composite(batch),
@@ -104,6 +117,12 @@ def _composite(batch: Composites) -> np.ndarray:  # uint8 [N, H, W, 3]
     """Turn the network's colours back into bytes."""
     normalized = batch.input[:, :3].float().cpu().numpy().transpose(0, 2, 3, 1)
     return np.clip((normalized * _STD + _MEAN) * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _bytes(
+    picture: Tensor,  # float32 [N, 3, H, W] in 0..1
+) -> np.ndarray:  # uint8 [N, H, W, 3]
+    return (picture.cpu().numpy().transpose(0, 2, 3, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _trimap(batch: Composites) -> np.ndarray:  # uint8 [N, H, W]: 0, 128, 255

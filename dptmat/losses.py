@@ -166,6 +166,28 @@ def refine(
     return fused, regions
 
 
+def keep_coarsest(
+    outputs: Mapping[str, Tensor],
+    unknown: Tensor,  # bool [N, 1, H, W]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Put the coarsest alpha in place of the finer ones in the known region; it then counts everywhere, they do not.
+
+    Args:
+        outputs: Dictionary of alphas [N, 1, H, W]: alpha_os8, alpha_os4 and alpha_os1, or alpha_os1 alone, which stays.
+        unknown: The unknown region of the trimap.
+
+    Returns:
+        The dictionary with alpha_os8 put in place, and where each output counts, bool [N, 1, H, W] by name.
+
+    Source: the published training code of DPT (Li et al., WACV 2024).
+    """
+    coarsest = outputs.get("alpha_os8")
+    if coarsest is None:
+        return dict(outputs), dict.fromkeys(outputs, unknown)
+    fused = {name: torch.where(unknown, alpha, coarsest) for name, alpha in outputs.items()} | {"alpha_os8": coarsest}
+    return fused, dict.fromkeys(outputs, unknown) | {"alpha_os8": torch.ones_like(unknown)}
+
+
 @cache
 def _compiled_laplacian() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return torch.compile(laplacian, dynamic=False)

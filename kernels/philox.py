@@ -28,6 +28,14 @@ class Stream(IntEnum):
     FINETUNE = 8  # the other choices of a fine-tuning sample
     REFINEMENT = 9  # the losses' phase at a step; the id is the step
     DILATION = 10  # the width of a test trimap; the id is a hash of the image's name
+    BACKGROUND = 11  # the photograph behind a sample, where it is drawn from all
+    PAIR = (
+        12  # interpolations, saturation and value of a sample whose alpha is moved or whose colours are changed in HSV
+    )
+
+
+# Added to a sample's id for what is drawn a second time, from the same streams: no sample has an id as large.
+SECOND = 1 << 62
 
 
 def require_seed(seed: object) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dptmat.kernels.philox import Stream, words
+from dptmat.kernels.warp import as_fixed_point
 
 # RGB to luma (Y) and the two chroma axes (I, Q) of NTSC television, the space in which hue is an angle.
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -63,6 +64,31 @@ class Augmentation:
         linear = linear_map(rotation, shear, zoom)
         offset = -linear @ np.full((2, 1), size / 2)  # the view's centre falls on the photograph's
         return np.concatenate([linear, offset], axis=2).astype(np.float32), _hue_rotation(hue)
+
+    def moves(self, ids: np.ndarray, seed: int, size: int) -> np.ndarray:
+        """Draw the same affine for `dptmat.kernels.warp`: int64 [N, 2, 3], from pixel to pixel of a square picture.
+
+        About (size + 1) / 2, one pixel from the middle, as in DPT's released code.
+        """
+        rotation, shear, _, zoom = self.draw(ids, seed)
+        linear = linear_map(rotation, shear, zoom)
+        centre = np.full((2, 1), (size + 1) / 2)
+        return as_fixed_point(np.concatenate([linear, centre - linear @ centre], axis=2))
+
+    def jitters(self, ids: np.ndarray, seed: int) -> np.ndarray:
+        """Draw the changes of colour in HSV: float32 [N, 3].
+
+        Hue in whole degrees from -hue below hue; saturation and value in -1..1, of what `jitter` allows. They are words
+        2 and 3 of stream PAIR; the hue is that of stream AUGMENT.
+        """
+        _, _, hue, _ = self.draw(ids, seed)
+        unit = words(seed, Stream.PAIR, ids, 1)[:, 0] / 2.0**32
+        return np.column_stack([np.floor(np.degrees(hue)), 2 * unit[:, 2:] - 1]).astype(np.float32)
+
+
+def draw_interpolations(ids: np.ndarray, seed: int) -> np.ndarray:  # int64 [N, 2]
+    """Draw numbers in ``INTERPOLATIONS`` of `dptmat.kernels.warp`, foreground and alpha: words 0, 1 of stream PAIR."""
+    return (words(seed, Stream.PAIR, ids, 1)[:, 0, :2] >> 30).astype(np.int64)
 
 
 def linear_map(

@@ -12,7 +12,7 @@ from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.batches import Views
 from dptmat.pipelines.probe import decode
 from dptmat.pipelines.source import Count, Order, Photographs, Read
-from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, warp_on_cpu
+from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, squash_on_cpu, warp_on_cpu
 
 
 class PretrainSource:
@@ -23,16 +23,21 @@ class PretrainSource:
         sampler: Their order.
         augmentation: Ranges of the random changes.
         size: Side of the square views in pixels.
+        fit: "crop" to cut the views out of photographs with ``size`` pixels on their shorter side, "squash" to give
+            all photographs this size, whatever their shape.
     """
 
-    outputs = Views
+    outputs: Callable[..., Any] = Views
 
-    def __init__(self, index: Photographs, sampler: Order, augmentation: Augmentation, size: int) -> None:
-        self._index, self._sampler, self._augmentation, self._size = index, sampler, augmentation, size
+    def __init__(
+        self, index: Photographs, sampler: Order, augmentation: Augmentation, size: int, fit: str = "crop"
+    ) -> None:
+        self._index, self._sampler, self._augmentation = index, sampler, augmentation
+        self._size, self._fit = size, fit
 
     def graph(self, feed: Callable[[], tuple], **options: Any) -> Pipeline:
         """Build the graph that ``feed`` gives the arguments of; ``options`` are its others and those of a pipeline."""
-        return pretrain_graph(feed, self._size, **options)
+        return pretrain_graph(feed, self._size, fit=self._fit, **options)
 
     def arguments(self, ids: np.ndarray, bad: Mapping[str, str], read: Read) -> tuple:
         """Return the arguments of one batch of the graph: encoded photographs, affine, color and ids."""
@@ -78,7 +83,12 @@ class PretrainSource:
 
 @pipeline_def
 def pretrain_graph(
-    feed: Callable[[], tuple], size: int, gpu: bool, hw_decoder_load: float, last_stage: str = "warp"
+    feed: Callable[[], tuple],
+    size: int,
+    gpu: bool,
+    hw_decoder_load: float,
+    last_stage: str = "warp",
+    fit: str = "crop",
 ) -> tuple[DataNode, ...]:
     """Decode, shrink, warp.
 
@@ -89,6 +99,7 @@ def pretrain_graph(
         gpu: Whether to decode, shrink and warp on the GPU.
         hw_decoder_load: Share of the JPEGs that the GPU's hardware decoder takes, 0..1.
         last_stage: The last one to run, "read", "decode", "shrink" or "warp": to measure what each takes.
+        fit: As for `PretrainSource`.
 
     Returns:
         views uint8 [N, size, size, 3] RGB, or what the last stage has made; color float32 [N, 3, 3], ids int64 [N].
@@ -103,11 +114,30 @@ def pretrain_graph(
     photo = decode(encoded, types.RGB, gpu, hw_decoder_load)  # from here on the GPU
     if last_stage == "decode":
         return photo, *others
-    shape = shrunk_shape(encoded, size)
-    photo = _shrink_on_gpu(photo, shape) if gpu else shrink_on_cpu(photo, size)
+    photo, shape = shrink_photograph(encoded, photo, size, fit, gpu)
     if last_stage == "shrink":
         return photo, *others
-    return _warp_on_gpu(photo, affine, shape, size) if gpu else warp_on_cpu(photo, affine, size), *others
+    return warp_photograph(photo, affine, shape, size, gpu), *others
+
+
+def shrink_photograph(
+    encoded: DataNode, photo: DataNode, size: int, fit: str, gpu: bool
+) -> tuple[DataNode, DataNode | None]:
+    """Resize photographs in a graph: uint8 [H, W, 3], and on the GPU their height and width, float32 [2]."""
+    if fit == "squash":
+        if not gpu:
+            return squash_on_cpu(photo, size), None
+        squashed = fn.resize(photo, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=False)
+        return squashed, types.Constant(np.array([size, size], np.float32))
+    if not gpu:
+        return shrink_on_cpu(photo, size), None
+    shape = shrunk_shape(encoded, size)
+    return fn.resize(photo, size=shape, interp_type=types.INTERP_LINEAR, antialias=True), shape
+
+
+def warp_photograph(photo: DataNode, affine: DataNode, shape: DataNode | None, size: int, gpu: bool) -> DataNode:
+    """Warp photographs in a graph to square views; ``shape`` is that of `shrink_photograph`."""
+    return _warp_on_gpu(photo, affine, shape, size) if gpu else warp_on_cpu(photo, affine, size)
 
 
 def shrunk_shape(encoded: DataNode, size: int) -> DataNode:
@@ -126,10 +156,6 @@ def shrunk_shape(encoded: DataNode, size: int) -> DataNode:
     shorter, longer = math.min(shape[0], shape[1]), math.max(shape[0], shape[1])
     scale = math.min(float(size) / shorter, float(LONGEST_ASPECT * size) / longer)
     return math.max(1.0, math.floor(scale * shape + 0.5))
-
-
-def _shrink_on_gpu(photo: DataNode, shape: DataNode) -> DataNode:
-    return fn.resize(photo, size=shape, interp_type=types.INTERP_LINEAR, antialias=True)
 
 
 def _warp_on_gpu(photo: DataNode, affine: DataNode, shape: DataNode, size: int) -> DataNode:

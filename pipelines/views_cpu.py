@@ -21,6 +21,11 @@ def shrink_on_cpu(photo: DataNode, size: int) -> DataNode:
     return _on_threads(lambda image: shrink(image, size), photo)
 
 
+def squash_on_cpu(photo: DataNode, size: int) -> DataNode:
+    """Give photographs in a graph a square shape, by OpenCV's linear interpolation without antialiasing."""
+    return _on_threads(lambda image: cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), photo)
+
+
 def warp_on_cpu(photo: DataNode, affine: DataNode, size: int) -> DataNode:
     """Warp photographs in a graph as ``warp`` does."""
     return _on_threads(lambda image, matrix: warp(image, matrix, size), photo, affine)

@@ -53,6 +53,13 @@ def freed():
     gc.collect()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def freed_after_all():
+    """The same once for the tests of each file."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
     """Folder of 72 JPEG photographs; read only."""

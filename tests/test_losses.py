@@ -9,7 +9,7 @@ from reference import losses as reference
 from dptmat import losses
 from dptmat.errors import UserError
 from dptmat.kernels import Batch, synthesize
-from dptmat.losses import matting_losses, refine
+from dptmat.losses import keep_coarsest, matting_losses, refine
 
 
 @pytest.fixture
@@ -190,3 +190,37 @@ def test_a_loss_that_there_is_not_is_named(maps):
     batch = Batch(None, alpha, alpha, torch.ones_like(alpha), None)
     with pytest.raises(UserError, match="`names` must be some of l1, comp, lap, got 'gabor'"):
         matting_losses({"alpha_os1": prediction}, batch, ["l1", "gabor"])
+
+
+def test_the_coarsest_output_counts_everywhere_and_stands_in_for_the_others(maps):
+    """Against formulas of whole pictures in NumPy: known pixels of the finer outputs say nothing, not even around."""
+    alpha, weight = maps[1], maps[2]
+    random = torch.Generator().manual_seed(1)
+    outputs = {name: torch.rand(alpha.shape, generator=random) for name in ("alpha_os1", "alpha_os4", "alpha_os8")}
+    trimap, contrast = weight.byte(), torch.rand(alpha.shape, generator=random)
+    given = {name: output.clone().requires_grad_() for name, output in outputs.items()}
+    kept, where = keep_coarsest(given, trimap == 1)
+    found = matting_losses(kept, Batch(None, alpha, contrast, trimap, None), ("l1", "comp", "lap"), where)
+    unknown = weight.numpy() == 1
+    fused = {name: np.where(unknown, output, outputs["alpha_os8"]) for name, output in outputs.items()}
+    regions = {name: np.ones_like(unknown) if name == "alpha_os8" else unknown for name in outputs}
+    shares = {"alpha_os1": 0.4, "alpha_os4": 0.2, "alpha_os8": 0.2}
+    expected = {"l1": 0, "comp": 0, "lap": 0}
+    for name, share in shares.items():
+        error = abs(fused[name] - alpha.numpy())
+        expected["l1"] += share * error[regions[name]].mean()
+        expected["comp"] += share * (error * contrast.numpy())[regions[name]].mean()
+        levels = [pyramid_in_numpy(x.astype(np.float64)) for x in (fused[name] - alpha.numpy())[:, 0]]
+        for level in range(5):
+            w = regions[name][:, 0, :: 2**level, :: 2**level]
+            bands = np.stack([abs(bands[level]) for bands in levels])
+            expected["lap"] += share * 2**level * bands[w].mean()
+    assert {name: loss.item() for name, loss in found.items()} == pytest.approx(expected, rel=1e-4)
+    sum(found.values()).backward()
+    assert all((given[name].grad[trimap == 0] == 0).all() for name in ("alpha_os1", "alpha_os4"))
+
+
+def test_an_only_output_counts_in_the_unknown_region(maps):
+    fused, regions = keep_coarsest({"alpha_os1": maps[0]}, maps[2] == 1)
+    assert fused == {"alpha_os1": maps[0]}
+    assert torch.equal(regions["alpha_os1"], maps[2] == 1)

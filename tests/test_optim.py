@@ -1,11 +1,14 @@
 """The learning rate's curve and what is decayed."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dptmat.training.optim import adamw, clip_gradients, learning_rate
+from dptmat.config.pretrain import PretrainConfig
+from dptmat.training.build import _choose_schedule
+from dptmat.training.optim import adamw, clip_gradients, learning_rate, learning_rate_of_epoch
 
 
 def test_warm_up_is_linear_and_a_cosine_follows():
@@ -69,3 +72,28 @@ def test_an_infinite_norm_does_not_enter_the_mean():
     parameter.grad = torch.tensor([math.inf, 1.0])
     clip_gradients([parameter], 1e6, 2.0, running)
     assert running.item() == 30.0
+
+
+def test_all_is_decayed_on_demand():
+    model = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(3, 4, 3), "norm": torch.nn.BatchNorm2d(4)})
+    groups = adamw(model, 0.05, (0.9, 0.95), decay_all=True).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert [decay[id(p)] for p in model.parameters()] == [0.05] * 4
+
+
+def test_rates_of_epochs_are_those_of_the_released_code():
+    """By hand: 3e-4 * e / 10 in epochs e = 1..10, then a cosine of period 90 down to 0; epochs 1..99 are run."""
+    rates = [learning_rate_of_epoch(e - 1, 99, 10, 3e-4) for e in range(1, 100)]
+    assert rates[:10] == pytest.approx([3e-5 * e for e in range(1, 11)])
+    assert rates[54] == pytest.approx(1.5e-4)  # e = 55, half way down
+    assert rates[98] == pytest.approx(1.5e-4 * (1 - math.cos(math.pi / 90)))
+    assert all(a > b for a, b in zip(rates[9:], rates[10:], strict=False))
+
+
+def test_a_schedule_by_epoch_keeps_its_rate_within_an_epoch():
+    sampler = SimpleNamespace(steps_per_epoch=4)
+    settings = PretrainConfig(data="unused", out="unused", schedule="epoch", lr=2.0, warmup=0.5)
+    rate = _choose_schedule(SimpleNamespace(sampler=sampler, steps=14), settings)  # 3 epochs and a half
+    rates = [rate(step) for step in range(14)]
+    cosine = [1 + math.cos(math.pi / 3), 1 + math.cos(math.pi * 2 / 3)]
+    assert rates == pytest.approx([1.0] * 4 + [2.0] * 4 + [cosine[0]] * 4 + [cosine[1]] * 2)

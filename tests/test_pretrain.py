@@ -16,7 +16,7 @@ import torch
 from options import as_words
 
 from dptmat.config.pretrain import PretrainConfig
-from dptmat.contact_sheets import preview_sheet
+from dptmat.contact_sheets import preview_sheet, show_views
 from dptmat.errors import UserError
 from dptmat.tasks import pretrain as task
 from dptmat.tasks.pretrain import pretrain, preview
@@ -256,7 +256,8 @@ def test_preview_shows_the_first_samples_of_the_run(photographs, tmp_path, monke
 
     monkeypatch.setattr(task, "synthesize_batch", note)
     run(photographs, tmp_path / "run", steps=1)
-    trained_on = preview_sheet(*first[1], rows=8)  # the first is the preview's own
+    views, batch = first[1]  # the first is the preview's own
+    trained_on = preview_sheet(*show_views(views, batch.pairing), batch, rows=8)
     written = cv2.cvtColor(cv2.imread(str(tmp_path / "run/preview.png")), cv2.COLOR_BGR2RGB)
     assert (written == trained_on).all()
     settings = PretrainConfig(data=str(photographs), out="unused", **SMALL)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dptmat.config.run import DATA, METHOD, OPTIMIZATION, RunConfig
+from dptmat.config.run import AUGMENTATION, DATA, METHOD, MODEL, OPTIMIZATION, RunConfig
 from dptmat.config.settings import setting
 from dptmat.defaults import ALPHA_MODES, CELL, FOREGROUND_SHARE, UNKNOWN_SHARE
 from dptmat.errors import UserError
@@ -18,6 +18,21 @@ class PretrainConfig(RunConfig):
         unit="DIR|FILE",
         group=DATA,
         changeable_on_resume=True,  # the photographs themselves are compared
+    )
+
+    fit: str = setting(
+        "crop",
+        "How photographs fill the square: crop (shrunk to its side, antialiased, and their middle taken), or squash "
+        "(resized to it whatever their shape, linearly, not antialiased), as DPT's released code does.",
+        choices=("crop", "squash"),
+        group=DATA,
+    )
+    background: str = setting(
+        "pairing",
+        "Photograph behind a sample: another one of its micro-batch (pairing), or one drawn anew from all (anew), as "
+        "DPT's released code does; the paper says no more than another photograph.",
+        choices=("pairing", "anew"),
+        group=DATA,
     )
 
     cell: int = setting(
@@ -37,6 +52,46 @@ class PretrainConfig(RunConfig):
         group=METHOD,
     )
 
+    alpha_levels: int = setting(
+        256,
+        "Levels of a random alpha, 0, 1, 2 and so on over 255: 256 as in the paper, or 255 as in DPT's released code, "
+        "where no unknown pixel is 1.",
+        low=255,
+        high=256,
+        group=METHOD,
+    )
+    move_alpha: bool = setting(
+        False,
+        "Make alpha first, then move it together with the foreground, with nothing around them, and read the trimap "
+        "from the moved alpha, as DPT's released code does; or move the photographs alone, as the paper's text says.",
+        group=METHOD,
+    )
+    interpolation: bool = setting(
+        False,
+        "Draw the interpolations of a foreground and an alpha that are moved together from nearest, linear, cubic and "
+        "Lanczos, as DPT's released code does; or move them linearly.",
+        group=AUGMENTATION,
+    )
+    augment_background: bool = setting(
+        True,
+        "Augment backgrounds as foregrounds (paper), or leave them as they are, as DPT's released code does.",
+        group=AUGMENTATION,
+    )
+    colors: str = setting(
+        "hue",
+        "Change the hue alone (paper), or in HSV the hue by whole degrees, saturation and value (hsv), as DPT's "
+        "released code does.",
+        choices=("hue", "hsv"),
+        group=AUGMENTATION,
+    )
+    coarsest_everywhere: bool = setting(
+        False,
+        "Count the losses of the coarsest of three outputs (stride 8) over the whole picture, and put it in place of "
+        "the others in the known region, as DPT's released code does; or count each in the unknown region alone, as "
+        "the paper does.",
+        group=MODEL,
+    )
+
     epochs: int = setting(
         100, "Passes over the photographs, unless the steps are given.", low=1, high=10**6, group=OPTIMIZATION
     )
@@ -45,6 +100,8 @@ class PretrainConfig(RunConfig):
         super().__post_init__()
         if self.cell > self.size:
             raise UserError(f"`cell` {self.cell} is more than `size` {self.size}; a cell must fit into the input")
+        if self.interpolation and not self.move_alpha:
+            raise UserError("`interpolation` is that of an alpha that is moved; give `move_alpha` with it, or neither")
         if self.unknown + self.foreground > 1:
             raise UserError(
                 f"`unknown` {self.unknown} and `foreground` {self.foreground} add up to more than 1; "

@@ -83,8 +83,18 @@ class RunConfig:
         0.1, "Share of the steps in which the learning rate rises linearly; a cosine to 0 follows.", unit="0..1",
         low=0.0, high=1.0, group=OPTIMIZATION,
     )  # fmt: skip
-    weight_decay: float = setting(
-        0.05, "Weight decay of AdamW; norms and biases are not decayed.", low=0.0, group=OPTIMIZATION
+    schedule: str = setting(
+        "step",
+        "Change the learning rate with each step, or with each epoch (DPT's released code), where warm-up and cosine "
+        "count whole epochs and the epoch after the last one would have rate 0.",
+        choices=("step", "epoch"),
+        group=OPTIMIZATION,
+    )
+    weight_decay: float = setting(0.05, "Weight decay of AdamW.", low=0.0, group=OPTIMIZATION)
+    decay_all: bool = setting(
+        False,
+        "Decay all parameters, as DPT's released code does, or all but norms, biases and tables of position biases.",
+        group=OPTIMIZATION,
     )
     beta1: float = setting(
         0.9, "Beta 1 of AdamW, of the mean of the gradients.", unit="0..1", low=0.0, high=0.99999, group=OPTIMIZATION

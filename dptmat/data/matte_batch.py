@@ -41,8 +41,8 @@ def make_matte_batch(layers: Layers, recipe: Recipe) -> MatteBatch:
         ``MatteBatch`` of crops without margins, in channels_last.
     """
     choice = {name: layers.choices[:, column, None, None, None] for column, name in enumerate(CHOICES)}
-    alpha, second = _planes(layers.alpha), _planes(layers.second_alpha)
-    fg, second_fg = _planes(layers.fg), _planes(layers.second_fg)
+    alpha, second = planes(layers.alpha), planes(layers.second_alpha)
+    fg, second_fg = planes(layers.fg), planes(layers.second_fg)
     combined = choice["combined"] > 0
     fg = torch.where(combined, alpha * fg + (1 - alpha) * second_fg, fg)
     alpha = torch.where(combined, 1 - (1 - alpha) * (1 - second), alpha)
@@ -56,13 +56,13 @@ def make_matte_batch(layers: Layers, recipe: Recipe) -> MatteBatch:
 
     fg, alpha, trimap = (_crop(x, recipe.margin) for x in (fg, alpha, trimap))
     fg = torch.where(alpha.amax((1, 2, 3), keepdim=True) > 0, jitter(fg, alpha, choice), fg).clamp(0, 1)
-    bg = _planes(layers.bg)
+    bg = planes(layers.bg)
     guidance = (trimap == torch.arange(3, device=trimap.device)[:, None, None]).float()
-    image = torch.cat([_normalize(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
+    image = torch.cat([normalize(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
     return MatteBatch(
         image.contiguous(memory_format=torch.channels_last),
         alpha,
-        _normalize((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True),
+        normalize((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True),
         trimap,
         torch.stack([os4_width, os1_width], dim=1),
     )
@@ -119,19 +119,21 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return value * (1 - saturation * torch.minimum(sextants, 4 - sextants).clamp(0, 1))
 
 
-def _normalize(
+def normalize(
     image: Tensor,  # [N, 3, H, W]
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Tensor:  # [N, 3, H, W]
+    """Take the mean of each channel off, and divide by its deviation."""
     # Channel by channel with numbers: to bring tensors of them to a GPU, the host would wait for it.
     channels = zip(image.unbind(1), mean, std, strict=True)
     return torch.stack([(channel - m) / s for channel, m, s in channels], dim=1)
 
 
-def _planes(
+def planes(
     pixels: Tensor,  # uint8 [N, H, W, C]
 ) -> Tensor:  # float32 [N, C, H, W] in 0..1
+    """Make planes of float of interleaved bytes."""
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,20 +10,27 @@ from torch import Tensor, nn
 
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.settings import take_settings
-from dptmat.contact_sheets import preview_sheet
+from dptmat.contact_sheets import preview_sheet, show_views
 from dptmat.data.index import ImageIndex
+from dptmat.data.pair_batch import AlphaRecipe, PairBatch, make_pair_batch, make_scene
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
 from dptmat.kernels import Batch, synthesize
-from dptmat.losses import matting_losses
-from dptmat.pipelines.batches import Views
+from dptmat.losses import keep_coarsest, matting_losses
+from dptmat.pipelines.batches import Pairs, Views
 from dptmat.pipelines.pretrain import PretrainSource
+from dptmat.pipelines.pretrain_pairs import Pairing, PairSource
 from dptmat.training import distributed
 from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
 from dptmat.training.distributed import Process
 from dptmat.training.quarantine import Quarantine, read_quarantine
 from dptmat.training.resume import list_begun_with
 from dptmat.training.run import Run, joined_processes
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+DataT = TypeVar("DataT", bound="DataclassInstance")
 
 _MICRO_BATCH = 64  # samples that pass through the network together, unless asked otherwise
 
@@ -75,23 +82,30 @@ class Pretraining:
         self.steps = settings.steps or settings.epochs * self.sampler.steps_per_epoch
         self.data_fingerprint: dict[str, int | str] = {"count": len(self.index), "digest": self.index.digest()}
         self.summary = f"{len(self.index)} photographs"
-        self.source = PretrainSource(self.index, self.sampler, choose_augmentation(settings), settings.size)
+        self.source = _choose_source(self.index, self.sampler, settings)
 
-    def batch(self, outputs: Views) -> Batch:
+    def batch(self, outputs: Views | Pairs) -> Batch | PairBatch:
         """Make the network's input and targets of one micro-batch; on the CPU over the memory of the one before."""
         whole = synthesize_batch(outputs, self._settings, self._spare)
-        if self._process.device.type == "cpu":  # where fresh memory costs as much time as all the rest
+        if isinstance(whole, Batch) and self._process.device.type == "cpu":  # where fresh memory doubles the time
             self._spare = whole
         return whole if self._settings.trimap else dataclasses.replace(whole, input=whole.input[:, :3])
 
-    def losses(self, outputs: dict[str, Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
+    def losses(self, outputs: dict[str, Tensor], batch: Batch | PairBatch, step: int) -> dict[str, Tensor]:
         """Compute the losses of the network's outputs, by name."""
-        return matting_losses(outputs, batch, self._settings.losses.split(","), compile=self._settings.compile)
+        regions = None
+        if self._settings.coarsest_everywhere:
+            outputs, regions = keep_coarsest(outputs, batch.trimap == 1)
+        return matting_losses(outputs, batch, self._settings.losses.split(","), regions, self._settings.compile)
 
     def preview(self, quarantine: Quarantine) -> np.ndarray:
         """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""
         views = next(make_loader(self, self._settings, self._process, 0, quarantine))
-        return preview_sheet(views, self.batch(views), self.preview_rows)
+        batch = self.batch(views)
+        if isinstance(batch, Batch):
+            return preview_sheet(*show_views(views, batch.pairing), batch, self.preview_rows)
+        scene = make_scene(views, _take_fields(AlphaRecipe, self._settings))
+        return preview_sheet(scene.fg, scene.bg, batch, self.preview_rows)
 
     def validate(self, model: nn.Module, step: int) -> None:
         """Score nothing: the alphas are made up."""
@@ -127,8 +141,24 @@ def _require_two(index: ImageIndex, data: str) -> None:
         raise UserError(f"`data` {data} holds one photograph; at least 2 are needed, one laid over the other")
 
 
-def synthesize_batch(views: Views, settings: PretrainConfig, out: Batch | None = None) -> Batch:
-    """Make targets and input of one micro-batch, all six channels of it, as the settings say; over ``out`` if given."""
+def _choose_source(index: ImageIndex, sampler: Sampler, settings: PretrainConfig) -> PretrainSource:
+    """Choose what a sample is made of: a view and another one, or where they differ in more, a pair of photographs."""
+    pairing, augmentation = _take_fields(Pairing, settings), choose_augmentation(settings)
+    plain = Pairing("pairing", True, False, False, "hue")
+    if pairing == plain and settings.alpha_levels == 256:
+        return PretrainSource(index, sampler, augmentation, settings.size, settings.fit)
+    return PairSource(index, sampler, augmentation, settings.size, settings.fit, pairing)
+
+
+def _take_fields(cls: type[DataT], settings: PretrainConfig) -> DataT:
+    """Make a dataclass whose fields are settings of these names."""
+    return cls(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)})
+
+
+def synthesize_batch(views: Views | Pairs, settings: PretrainConfig, out: Batch | None = None) -> Batch | PairBatch:
+    """Make targets and input of one micro-batch, all six channels, as the settings say; views over ``out`` if given."""
+    if isinstance(views, Pairs):
+        return make_pair_batch(views, _take_fields(AlphaRecipe, settings))
     return synthesize(
         views.views, views.ids, settings.seed, views.color,
         cell=settings.cell, unknown=settings.unknown, foreground=settings.foreground, mode=settings.alpha_mode,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -13,7 +14,7 @@ from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.training.checkpoint import MOST_STEPS
 from dptmat.training.distributed import Process
-from dptmat.training.optim import adamw, learning_rate
+from dptmat.training.optim import adamw, learning_rate, learning_rate_of_epoch
 from dptmat.training.quarantine import Quarantine
 from dptmat.training.task import Task
 from dptmat.training.trainer import Trainer
@@ -72,6 +73,17 @@ def make_loader(task: Task, settings: RunConfig, process: Process, start: int, q
     )
 
 
+def _choose_schedule(task: Task, settings: RunConfig) -> Callable[[int], float]:
+    """Choose the learning rate as a function of the step."""
+    if settings.schedule == "step":
+        warmup = round(settings.warmup * task.steps)
+        return lambda step: learning_rate(step, task.steps, warmup, settings.lr)
+    of_epoch = task.sampler.steps_per_epoch
+    epochs = math.ceil(task.steps / of_epoch)
+    warmup = round(settings.warmup * epochs)
+    return lambda step: learning_rate_of_epoch(step // of_epoch, epochs, warmup, settings.lr)
+
+
 def make_trainer(task: Task, settings: RunConfig, process: Process) -> Trainer:
     """Make the trainer of a task, with a new network.
 
@@ -88,12 +100,11 @@ def make_trainer(task: Task, settings: RunConfig, process: Process) -> Trainer:
         if process.world_size > 1:
             model = convert_sync_batchnorm(model)
     model = model.to(process.device).to(memory_format=torch.channels_last)  # what tensor cores convolve fastest
-    warmup = round(settings.warmup * task.steps)
     return Trainer(
         model,
         task.losses,
-        adamw(model, settings.weight_decay, (settings.beta1, settings.beta2)),
-        lambda step: learning_rate(step, task.steps, warmup, settings.lr),
+        adamw(model, settings.weight_decay, (settings.beta1, settings.beta2), settings.decay_all),
+        _choose_schedule(task, settings),
         process,
         seed=settings.seed,
         accumulate=settings.batch_size // process.world_size // task.micro_batch,

@@ -7,13 +7,19 @@ import torch
 from torch import Tensor, nn
 
 
-def adamw(model: nn.Module, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
-    """Make AdamW, or without weight decay Adam; norms, biases and Swin's tables of position biases are not decayed."""
+def adamw(
+    model: nn.Module, weight_decay: float, betas: tuple[float, float], decay_all: bool = False
+) -> torch.optim.AdamW:
+    """Make AdamW, or without weight decay Adam.
+
+    Norms, biases and Swin's tables of position biases are not decayed, unless ``decay_all`` asks for it.
+    """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (others if parameter.ndim <= 1 or "bias" in name else decayed).append(parameter)
+            spared = not decay_all and (parameter.ndim <= 1 or "bias" in name)
+            (others if spared else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     # Fused: one kernel for all tensors, and the gradient scaler need not wait for the device.
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
@@ -31,6 +37,24 @@ def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> floa
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
+
+
+def learning_rate_of_epoch(epoch: int, epochs: int, warmup_epochs: int, peak: float) -> float:
+    """Compute the learning rate of a whole epoch: linear warm-up, then a cosine that would be 0 in epoch ``epochs``.
+
+    The peak is reached in the last epoch of the warm-up, and the cosine goes down from there.
+
+    Args:
+        epoch: Its number, 0 <= epoch < epochs.
+        epochs: Epochs of the whole run.
+        warmup_epochs: Epochs until the peak is reached.
+        peak: Largest learning rate.
+
+    Source: the published training code of DPT, which runs 99 epochs with 10 of warm-up.
+    """
+    if epoch < warmup_epochs:
+        return peak * (epoch + 1) / warmup_epochs
+    return peak * 0.5 * (1 + math.cos(math.pi * (epoch + 1 - warmup_epochs) / (epochs + 1 - warmup_epochs)))
 
 
 def clip_gradients(

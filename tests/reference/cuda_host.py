@@ -21,6 +21,7 @@ KERNELS = [
     ("alpha", ["random_alpha"], [torch.float32]),
     ("composite", ["composite"], list(_launch.NUMBERS)),
     ("composite_backward", ["composite_backward"], list(FLOATS)),
+    ("warp", ["warp"], [torch.float32]),
     ("synthesize", ["synthesize"], [torch.float32, torch.float16, torch.bfloat16]),
 ]
 THREADS = 32  # of a block: fewer than on a GPU, because each is a thread of the host
