@@ -44,7 +44,7 @@ def test_a_recipe_changes_what_it_lists_and_nothing_else(path, dptmat):
     status, resolved, error = dptmat(path.parent.name, "--config", path, *as_words(needed), "--dry-run")
     assert (status, error) == (0, "")
     changed = set(resolved.splitlines()) - set(usual.splitlines())
-    assert 1 <= len(given) <= 3
+    assert 1 <= len(given) <= 3 or path.stem == "official-code"
     assert changed <= set(tomli_w.dumps(given).splitlines())
     assert len(changed) == len(given) - (given.get("model") == "matteformer")  # the default, but what it is about
 

@@ -85,10 +85,10 @@ class Pretraining:
         self.source = _choose_source(self.index, self.sampler, settings)
 
     def batch(self, outputs: Views | Pairs) -> Batch | PairBatch:
-        """Make the network's input and targets of one micro-batch; of views, on the CPU, over the batch before."""
+        """Make the network's input and targets of one micro-batch; on the CPU over the memory of the one before."""
         whole = synthesize_batch(outputs, self._settings, self._spare)
-        if self._process.device.type == "cpu" and isinstance(whole, Batch):
-            self._spare = whole  # fresh memory would cost as much time as all the rest
+        if isinstance(whole, Batch) and self._process.device.type == "cpu":  # where fresh memory doubles the time
+            self._spare = whole
         return whole if self._settings.trimap else dataclasses.replace(whole, input=whole.input[:, :3])
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch | PairBatch, step: int) -> dict[str, Tensor]:
@@ -156,7 +156,7 @@ def _take_fields(cls: type[DataT], settings: PretrainConfig) -> DataT:
 
 
 def synthesize_batch(views: Views | Pairs, settings: PretrainConfig, out: Batch | None = None) -> Batch | PairBatch:
-    """Make targets and input of one micro-batch, all six channels of it, as the settings say; over ``out`` if given."""
+    """Make targets and input of one micro-batch, all six channels, as the settings say; views over ``out`` if given."""
     if isinstance(views, Pairs):
         return make_pair_batch(views, _take_fields(AlphaRecipe, settings))
     return synthesize(
