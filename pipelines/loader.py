@@ -141,11 +141,12 @@ class Loader:
         self._pipe = self._source.graph(self._ahead, **self._options)
         self._pipe.build()
 
-    def _give_up(self) -> None:
-        """Leave the graph as it is: DALI does not promise that it can be used after a failure."""
-        self._pipe = None
+    def close(self) -> None:
+        """Stop its threads and give its memory back; batches that were handed out stay. A next batch starts it anew."""
         if self._ahead:
             self._ahead.close()
+        # The graph calls what belongs to this loader: a circle through DALI, which Python does not see to be garbage.
+        self._pipe = self._ahead = None
 
     def _run(self) -> Any:
         """Run the graph for one batch: again after leaving out what made it fail, or where that is gone by then."""
@@ -159,7 +160,7 @@ class Loader:
             except UserError:
                 raise
             except Exception as error:  # DALI's binding raises others than RuntimeError, too
-                self._give_up()
+                self.close()  # DALI does not promise that a pipeline can be used after a failure
                 by_pillow = len(self._reader.by_pillow)
                 found = self._find_unreadable()
                 if not found and len(self._reader.by_pillow) == by_pillow:

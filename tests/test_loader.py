@@ -1,5 +1,6 @@
 """The loader: any step at once, zero copy that lasts, and bad files that cost their own sample only."""
 
+import gc
 import os
 import re
 import resource
@@ -336,3 +337,37 @@ def test_whatever_dali_raises_once_costs_a_second_try(index, monkeypatch, said, 
     for a, b in zip(take(loader, 3), expected, strict=True):
         assert all(map(np.array_equal, a, b))
     assert "a batch failed, though each of its files can be decoded" in said()
+
+
+def count_threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.parametrize("end", ["closed", "failed", "measured"])
+def test_a_graph_that_is_done_with_leaves_no_threads(index, end):
+    """Each has about eight; a notebook with a hundred runs would have eight hundred."""
+    take(make_loader(index), 1)  # what is made once stays
+    loader = make_loader(index)
+    first = next(loader)
+    kept, before = first.views.clone(), count_threads()
+    for _ in range(6):
+        if end == "closed":
+            other = make_loader(index)
+            next(other)
+            other.close()
+            del other
+        elif end == "failed":
+            loader._pipe.run = None  # calling it raises
+            next(loader)
+        else:
+            stage = loader.run_to("decode")
+            next(stage)
+            stage.close()
+            del stage
+    gc.collect()
+    for _ in range(100):  # threads take a moment to end
+        if count_threads() <= before + 4:
+            break
+        time.sleep(0.02)
+    assert count_threads() <= before + 4
+    assert torch.equal(first.views, kept)

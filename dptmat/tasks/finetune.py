@@ -4,6 +4,7 @@ Source: the recipes of MG Matting (Yu et al., CVPR 2021) and MatteFormer (Park e
 the unknown region alone as in DPT (Li et al., WACV 2024).
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -150,7 +151,8 @@ class Finetuning:
 
     def preview(self, quarantine: Quarantine) -> np.ndarray:
         """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""
-        layers = next(make_loader(self, self._settings, self._process, 0, quarantine))
+        with contextlib.closing(make_loader(self, self._settings, self._process, 0, quarantine)) as loader:
+            layers = next(loader)
         return samples_sheet(self.batch(layers), self.preview_rows)
 
     def validate(self, model: nn.Module, step: int) -> dict[str, float] | None:

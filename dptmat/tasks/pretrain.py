@@ -1,5 +1,6 @@
 """Disentangled pre-training: photographs without labels in, a matting network out (Li et al., WACV 2024)."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,7 +101,8 @@ class Pretraining:
 
     def preview(self, quarantine: Quarantine) -> np.ndarray:
         """Draw what the network sees in the first samples: uint8 [H, W, 3] RGB."""
-        views = next(make_loader(self, self._settings, self._process, 0, quarantine))
+        with contextlib.closing(make_loader(self, self._settings, self._process, 0, quarantine)) as loader:
+            views = next(loader)
         batch = self.batch(views)
         if isinstance(batch, Batch):
             return preview_sheet(*show_views(views, batch.pairing), batch, self.preview_rows)

@@ -89,6 +89,7 @@ class Run:
         self.stop_reason = ""  # why it ends before its last step
         self._failure = ""  # if that is nothing to go on from without a change
         self._signals, self._tally = Signals(), distributed.Tally()
+        self._opened = contextlib.ExitStack()  # closed at the end of the run, whatever it is
 
     def run(self) -> Path:
         """Train from the start, or from where a checkpoint says, to the last step; return the last checkpoint's path.
@@ -97,10 +98,11 @@ class Run:
             UserError, OSError: Something that the user can mend, in one sentence.
         """
         try:
-            self.start()
-            with self._signals:  # until here there is nothing to lose
-                self.train()
-            return self.finish()
+            with self._opened:
+                self.start()
+                with self._signals:  # until here there is nothing to lose
+                    self.train()
+                return self.finish()
         except torch.OutOfMemoryError as error:
             raise UserError(self._out_of_memory()) from error
         except RuntimeError as error:
@@ -143,7 +145,9 @@ class Run:
         )
         if process.is_main:
             write_sheet(self.out / "preview.png", task.preview(self.quarantine))
-        loader = make_loader(task, settings, process, self.done, self.quarantine)
+        loader = self._opened.enter_context(
+            contextlib.closing(make_loader(task, settings, process, self.done, self.quarantine))
+        )
         self.data_wait = DataWait(loader, process.device)
         self.batches = map(task.batch, self.data_wait)
         self.bottleneck = Bottleneck(loader, settings, process, task.micro_batch)
