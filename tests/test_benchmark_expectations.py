@@ -92,6 +92,7 @@ def test_the_update_of_hundreds_of_tensors_is_few_launches(expectations):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_page_shows_what_is_derived(expectations):
     """Launches may only fall; where they do, the page is to be written anew."""
     text = PAGE.read_text(encoding="utf-8")

@@ -124,6 +124,7 @@ def test_compiled_losses_equal_eager_ones(outputs, in_regions):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_compiled_run_goes_on_where_another_ended(photographs, tmp_path):
     """With the losses of an uncompiled one; the compiler's part is done by one that changes nothing."""
     options = {"data": photographs, "model": "unet_resnet10t", "size": 64, "batch_size": 8, "micro_batch": 4}
@@ -163,6 +164,7 @@ def train_as_one_of_two(rank, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_train_compiled_blocks(tmp_path):
     torch.multiprocessing.spawn(train_as_one_of_two, (str(tmp_path),), nprocs=2)
     eager, compiled = (torch.load(tmp_path / f"{name}.pt") for name in (False, True))
@@ -194,6 +196,7 @@ def test_the_smallest_blocks_are_compiled_under_their_own_names(name, blocks):
     # Blocks of a timm backbone are alike; those with stochastic depth or spectral norms of their own are not.
     [("matteformer", False, 28), ("matteformer", True, 28), ("gca", False, 28), ("unet_resnet50", False, 24)],
 )
+@pytest.mark.exhaustive
 def test_networks_compile_without_a_break_and_once(name, checkpointing, most):
     torch.manual_seed(0)
     network = create_model(name, 6, checkpointing).train()

@@ -23,7 +23,8 @@ SHAPES = [
 ]  # fmt: skip
 PLANES = [(2, 4, 8), (3, 5, 7), (2, 1, 1030), (1, 33, 64)]  # (samples, height, width)
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-WHICH = [0, 1, -1]  # of the architectures: the oldest that NVRTC compiles for, sm_90, the newest
+# Of the architectures: the oldest that NVRTC compiles for, sm_90, the newest.
+WHICH = [pytest.param(0, marks=pytest.mark.exhaustive), 1, pytest.param(-1, marks=pytest.mark.exhaustive)]
 SEED = 2**64 - 1
 NAMES = "input", "alpha", "contrast", "trimap", "pairing"
 

@@ -98,7 +98,7 @@ def test_a_recipe_trains(path, files, tmp_path):
     given = config.read_toml(path, "recipe")
     required = {**files[task], "out": str(tmp_path / "run"), **({"init": "random"} if task == "finetune" else {})}
     settings = config.from_mapping(cls, {**required, **given}, str(path))
-    tiny = {"size": 64, "batch_size": 2, "steps": 2, "device": "cpu"}
+    tiny = {"size": 64, "batch_size": 2, "steps": 2, "device": "cpu", "sync_bn": False}  # which needs GPUs
     if "model" not in given:
         tiny["model"] = "unet_resnet10t"  # the network is not what this recipe is about
     if given.get("init") == "timm":
