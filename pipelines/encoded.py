@@ -9,14 +9,11 @@ from collections.abc import Iterable, Iterator
 from PIL import Image
 
 from dptmat.data.image_io import LARGEST, READABLE, read_photograph
+from dptmat.data.jpeg import FRAMES, SCAN, segments
 from dptmat.errors import first_line
 from dptmat.file_kinds import HEAD, name_kind
 
 _MOST_BYTES = 1 << 30  # of a file; 179 million pixels take half as many without any compression
-
-_END, _SCAN, _FILL = 0xD9, 0xDA, 0xFF  # markers of a JPEG file: end of the image, start of a scan, padding
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of a frame
-_ALONE = {0x01, *range(0xD0, 0xD8)}  # without a segment
 
 
 class BadFileError(Exception):
@@ -94,22 +91,16 @@ def _read(path: str, most: int = _MOST_BYTES) -> bytes:
 
 
 def _jpeg_fault(content: bytes) -> str:
-    """Walk over the segments of a JPEG file up to its first scan: what is wrong with it, or ""."""
+    """Walk over a JPEG file up to its first scan: what is wrong with it, or ""."""
+    marker = position = 0
     try:
-        position = 2
-        while (marker := content[position + 1]) != _SCAN:
-            if content[position] != _FILL or marker == _END:
-                return ""  # no JPEG file after all: the decoder says it
-            if marker == _FILL:
-                position += 1
-            elif marker in _ALONE:
-                position += 2
-            else:
-                if marker in _FRAMES and (claim := _claim(content[position + 5 : position + 9])):
-                    return claim
-                position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+        for marker, position in segments(content):
+            if marker in FRAMES and (claim := _claim(content[position + 5 : position + 9])):
+                return claim
     except IndexError:
         return "it was cut short, before its first scan"
+    if marker != SCAN:
+        return ""  # no JPEG file after all: the decoder says it
     # The marker of a thumbnail, which is in a segment, does not count; entropy-coded data cannot hold it.
     if content.endswith(b"\xff\xd9") or content.find(b"\xff\xd9", position) > 0:
         return ""

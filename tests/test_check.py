@@ -60,6 +60,13 @@ def second_version(content):
     return content
 
 
+def with_thumbnail(content):
+    """Another JPEG file in a segment of its head, with a scan of its own, as cameras write it."""
+    thumbnail = jpeg(noise().resize((16, 12)))
+    segment = b"\xff\xe1" + (len(thumbnail) + 8).to_bytes(2, "big") + b"Exif\0\0" + thumbnail
+    return content[:2] + segment + content[2:]
+
+
 def damaged(content):
     """Another byte, again and again, in the middle of the pixels."""
     content[len(content) // 2 : len(content) // 2 + 200] = bytes([7]) * 200
@@ -70,12 +77,14 @@ HARMLESS = {
     "three_to_one": three_to_one,
     "scan_of_nothing": lambda: scan_of_nothing(jpeg(noise())),
     "second_version": lambda: second_version(jpeg(noise())),
+    "thumbnail": lambda: with_thumbnail(scan_of_nothing(jpeg(noise()))),
     "both": lambda: second_version(scan_of_nothing(jpeg(noise()))),
 }
 DAMAGED = {
     "middle": lambda: damaged(jpeg(noise())),
     "middle_of_progressive": lambda: damaged(jpeg(noise(), progressive=True)),
     "middle_behind_scan_of_nothing": lambda: scan_of_nothing(damaged(jpeg(noise()))),
+    "middle_behind_thumbnail": lambda: with_thumbnail(scan_of_nothing(damaged(jpeg(noise())))),
     "middle_behind_second_version": lambda: second_version(damaged(jpeg(noise()))),
 }
 

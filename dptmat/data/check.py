@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import simplejpeg
 
 from dptmat.data.index import ImageIndex
+from dptmat.data.jpeg import PROGRESSIVE, SCAN, segments
 from dptmat.device import count_cores
-from dptmat.errors import UserError, first_line
+from dptmat.errors import UserError
 from dptmat.pipelines.encoded import BadFileError, decode_by_pillow, read_encoded
 
 _logger = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ def _check(index: ImageIndex, start: int, find_unreadable: Unreadable) -> tuple[
 def _jpeg_damage(path: str) -> str:
     """Tell what libjpeg finds damaged in the pixels of a file that decodes: "" for nothing, or if it is no JPEG."""
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:  # it has vanished since it was decoded
-        return error.strerror or first_line(error)
+        content = read_encoded(path)
+    except BadFileError as bad:  # it has vanished or changed since it was decoded
+        return str(bad)
     if not content.startswith(b"\xff\xd8"):
         return ""
     said = _decode_strictly(content)
@@ -83,9 +83,9 @@ def _without_oddities(content: bytes) -> bytes:
     mended = bytearray(content)
     if (jfif := content.find(b"JFIF\0", 0, 64)) > 0:
         mended[jfif + 5] = 1
-    scan = content.find(b"\xff\xda")
-    if b"\xff\xc2" not in content[:scan]:  # not progressive
-        end = scan + 2 + int.from_bytes(content[scan + 2 : scan + 4], "big")
+    found = dict(segments(content))
+    if SCAN in found and PROGRESSIVE not in found:
+        end = found[SCAN] + 2 + int.from_bytes(content[found[SCAN] + 2 : found[SCAN] + 4], "big")
         mended[end - 3 : end] = bytes([0, 63, 0])
     return bytes(mended)
 

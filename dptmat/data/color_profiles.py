@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from dptmat.data.jpeg import FRAMES, segments
+
 _SAME = 2  # levels of 255 by which the profiles for sRGB that are about differ: some round its curve
 _LARGEST = 1 << 20  # bytes of a PNG's profile, beyond which Pillow does not unpack it
 _SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}  # the colours of a profile, by the mode of its image
+_PROFILE = 0xE2  # marker of a JPEG file's segments that hold one, among others
 _BLACK_POINT_COMPENSATION: Any = 0x2000  # a flag of LittleCMS, which Pillow before 10.3 knows by no name
 
 
@@ -99,21 +102,15 @@ def _find_profile(content: bytes) -> tuple[bytes, str]:
 def _find_in_jpeg(content: bytes) -> tuple[bytes, str]:
     """Join the parts of a profile, which stand in segments before that of the image's size."""
     parts = []
-    at = 2
-    while content[at] == 0xFF:
-        marker = content[at + 1]
-        length = content[at + 2] << 8 | content[at + 3]
-        if marker == 0xFF:  # a byte that fills up
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # size and channels
-            break
-        if marker == 0xE2 and content.startswith(b"ICC_PROFILE\0", at + 4):
-            parts.append(content[at + 16 : at + 2 + length])  # its number, the number of parts, the part
-        at += 2 + length
-    if not parts or min(parts)[1] != len(parts):
-        return b"", ""
-    return b"".join(part[2:] for part in sorted(parts)), {1: "L", 3: "RGB", 4: "CMYK"}[content[at + 9]]
+    for marker, at in segments(content):
+        if marker in FRAMES:
+            if not parts or min(parts)[1] != len(parts):
+                break
+            return b"".join(part[2:] for part in sorted(parts)), {1: "L", 3: "RGB", 4: "CMYK"}[content[at + 9]]
+        if marker == _PROFILE and content.startswith(b"ICC_PROFILE\0", at + 4):
+            end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+            parts.append(content[at + 16 : end])  # its number, the number of parts, the part
+    return b"", ""
 
 
 def _find_in_png(content: bytes) -> tuple[bytes, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dptmat.data.image_io import EXTENSIONS, READABLE
 from dptmat.errors import UserError, few
-from dptmat.file_kinds import HEAD, name_kind
+from dptmat.file_kinds import HEAD, name_kind, name_kind_of
 
 _logger = logging.getLogger(__name__)
 
@@ -84,15 +84,7 @@ def is_image(path: str | Path) -> bool:
 
     Only a regular file is looked into: of a pipe nothing is lost.
     """
-    if str(path).lower().endswith(EXTENSIONS):
-        return True
-    if not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") as file:
-            return name_kind(file.read(HEAD)) in READABLE
-    except OSError:
-        return False
+    return str(path).lower().endswith(EXTENSIONS) or (os.path.isfile(path) and name_kind_of(path) in READABLE)
 
 
 def read_lines(called: str, path: str | Path) -> list[str]:
