@@ -19,7 +19,7 @@ _CAPTION = 24  # height in pixels of the line of captions
 
 
 class Composites(Protocol):
-    """What is drawn: a ``Batch`` or a ``MatteBatch``."""
+    """What is drawn: a ``Batch`` or a ``ComposedBatch``."""
 
     @property
     def input(self) -> Tensor: ...  # [N, 6, H, W]: normalized composite, one-hot trimap

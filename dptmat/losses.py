@@ -28,7 +28,7 @@ _OUTPUT_WEIGHTS = {1: {"alpha_os1": 1.0}, 3: {"alpha_os1": 2 / 5, "alpha_os4": 1
 
 
 class Targets(Protocol):
-    """What a network's outputs are compared with: a ``Batch`` or a ``MatteBatch``."""
+    """What a network's outputs are compared with: a ``Batch`` or a ``ComposedBatch``."""
 
     @property
     def alpha(self) -> Tensor: ...  # [N, 1, H, W], 0..1
@@ -111,7 +111,7 @@ def matting_losses(
     Args:
         outputs: Dictionary of alphas [N, 1, H, W]: alpha_os1, alpha_os4, alpha_os8, or
             alpha_os1 alone, which then counts fully.
-        batch: With ``alpha``, ``contrast`` and ``trimap``: a ``Batch`` or ``MatteBatch``.
+        batch: With ``alpha``, ``contrast`` and ``trimap``: a ``Batch`` or ``ComposedBatch``.
         names: Some of `dptmat.defaults.LOSSES`: "l1", "comp", "lap".
         regions: Where each output counts, bool [N, 1, H, W] by its name; by default the unknown region of the trimap.
         compile: Whether to compile the Laplacian loss, nearly all of the launches, by ``torch.compile``: sums are then

@@ -20,13 +20,19 @@ _KNOWN = 1e-5  # alpha up to this is background, and from 1 minus this foregroun
 
 
 @dataclass(frozen=True, eq=False)
-class MatteBatch:
-    """One batch of composites with real mattes; every tensor is on one device, the floats are float32."""
+class ComposedBatch:
+    """One batch of composites; every tensor is on one device, the floats are float32."""
 
     input: Tensor  # [N, 6, H, W]: the normalized composite and the one-hot trimap, as in ``Batch``
     alpha: Tensor  # [N, 1, H, W], 0..1: what the network must give back
     contrast: Tensor  # [N, 1, H, W]: sum over channels of |F - B| / std, as in ``Batch``
     trimap: Tensor  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
+
+
+@dataclass(frozen=True, eq=False)
+class MatteBatch(ComposedBatch):
+    """One batch of composites with real mattes."""
+
     widths: Tensor  # int64 [N, 2]: widths in pixels for the refinement of alpha_os4 and alpha_os1
 
 
@@ -57,15 +63,21 @@ def make_matte_batch(layers: Layers, recipe: Recipe) -> MatteBatch:
     fg, alpha, trimap = (_crop(x, recipe.margin) for x in (fg, alpha, trimap))
     fg = torch.where(alpha.amax((1, 2, 3), keepdim=True) > 0, jitter(fg, alpha, choice), fg).clamp(0, 1)
     bg = planes(layers.bg)
+    image, contrast = compose(fg, bg, alpha, trimap)
+    return MatteBatch(image, alpha, contrast, trimap, torch.stack([os4_width, os1_width], dim=1))
+
+
+def compose(
+    fg: Tensor,  # float32 [N, 3, H, W] in 0..1
+    bg: Tensor,  # float32 [N, 3, H, W] in 0..1
+    alpha: Tensor,  # float32 [N, 1, H, W]
+    trimap: Tensor,  # uint8 [N, 1, H, W]
+) -> tuple[Tensor, Tensor]:
+    """Make the network's input, in channels_last, and the contrast: fields of `ComposedBatch`."""
     guidance = (trimap == torch.arange(3, device=trimap.device)[:, None, None]).float()
     image = torch.cat([normalize(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
-    return MatteBatch(
-        image.contiguous(memory_format=torch.channels_last),
-        alpha,
-        normalize((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True),
-        trimap,
-        torch.stack([os4_width, os1_width], dim=1),
-    )
+    contrast = normalize((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True)
+    return image.contiguous(memory_format=torch.channels_last), contrast
 
 
 def jitter(fg: Tensor, alpha: Tensor, choice: dict[str, Tensor]) -> Tensor:

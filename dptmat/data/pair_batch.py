@@ -11,10 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dptmat.data.matte_batch import jitter, normalize, planes
+from dptmat.data.matte_batch import ComposedBatch, compose, jitter, planes
 from dptmat.data.pair_batch_cpu import compose_on_cpu, jitter_on_cpu
-from dptmat.defaults import MEAN, STD
-from dptmat.kernels import composite, random_alpha, random_trimap
+from dptmat.kernels import random_alpha, random_trimap
 from dptmat.kernels.philox import SECOND
 from dptmat.kernels.trimap import FOREGROUND, UNKNOWN
 from dptmat.kernels.warp import warp
@@ -43,29 +42,11 @@ class Scene(NamedTuple):
     trimap: Tensor  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
 
 
-@dataclass(frozen=True, eq=False)
-class PairBatch:
-    """One batch of composites of photographs; every tensor is on one device, the floats are float32."""
-
-    input: Tensor  # [N, 6, H, W]: the normalized composite and the one-hot trimap, as in ``Batch``
-    alpha: Tensor  # [N, 1, H, W], 0..1: what the network must give back
-    contrast: Tensor  # [N, 1, H, W]: sum over channels of |F - B| / std, as in ``Batch``
-    trimap: Tensor  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
-
-
-def make_pair_batch(pairs: Pairs, recipe: AlphaRecipe) -> PairBatch:
+def make_pair_batch(pairs: Pairs, recipe: AlphaRecipe) -> ComposedBatch:
     """Compose one batch on the device of its photographs, without waiting for it; the input is in channels_last."""
     scene = make_scene(pairs, recipe)
     image, contrast = (compose_on_cpu if scene.fg.device.type == "cpu" else compose)(*scene)
-    return PairBatch(image, scene.alpha, contrast, scene.trimap)
-
-
-def compose(fg: Tensor, bg: Tensor, alpha: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor]:
-    """Make the network's input, in channels_last, and the contrast of a `Scene`."""
-    guidance = (trimap == torch.arange(3, device=trimap.device)[:, None, None]).float()
-    image = torch.cat([normalize(composite(fg, bg, alpha), MEAN, STD), guidance], dim=1)
-    contrast = normalize((fg - bg).abs(), (0, 0, 0), STD).sum(1, keepdim=True)
-    return image.contiguous(memory_format=torch.channels_last), contrast
+    return ComposedBatch(image, scene.alpha, contrast, scene.trimap)
 
 
 def make_scene(pairs: Pairs, recipe: AlphaRecipe) -> Scene:

@@ -13,7 +13,8 @@ from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.settings import take_settings
 from dptmat.contact_sheets import preview_sheet, show_views
 from dptmat.data.index import ImageIndex
-from dptmat.data.pair_batch import AlphaRecipe, PairBatch, make_pair_batch, make_scene
+from dptmat.data.matte_batch import ComposedBatch
+from dptmat.data.pair_batch import AlphaRecipe, make_pair_batch, make_scene
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
 from dptmat.kernels import Batch, synthesize
@@ -85,14 +86,14 @@ class Pretraining:
         self.summary = f"{len(self.index)} photographs"
         self.source = _choose_source(self.index, self.sampler, settings)
 
-    def batch(self, outputs: Views | Pairs) -> Batch | PairBatch:
+    def batch(self, outputs: Views | Pairs) -> Batch | ComposedBatch:
         """Make the network's input and targets of one micro-batch; on the CPU over the memory of the one before."""
         whole = synthesize_batch(outputs, self._settings, self._spare)
         if isinstance(whole, Batch) and self._process.device.type == "cpu":  # where fresh memory doubles the time
             self._spare = whole
         return whole if self._settings.trimap else dataclasses.replace(whole, input=whole.input[:, :3])
 
-    def losses(self, outputs: dict[str, Tensor], batch: Batch | PairBatch, step: int) -> dict[str, Tensor]:
+    def losses(self, outputs: dict[str, Tensor], batch: Batch | ComposedBatch, step: int) -> dict[str, Tensor]:
         """Compute the losses of the network's outputs, by name."""
         regions = None
         if self._settings.coarsest_everywhere:
@@ -157,7 +158,7 @@ def _take_fields(cls: type[DataT], settings: PretrainConfig) -> DataT:
     return cls(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)})
 
 
-def synthesize_batch(views: Views | Pairs, settings: PretrainConfig, out: Batch | None = None) -> Batch | PairBatch:
+def synthesize_batch(views: Views | Pairs, settings: PretrainConfig, out: Batch | None = None) -> Batch | ComposedBatch:
     """Make targets and input of one micro-batch, all six channels, as the settings say; views over ``out`` if given."""
     if isinstance(views, Pairs):
         return make_pair_batch(views, _take_fields(AlphaRecipe, settings))
