@@ -1,5 +1,6 @@
 """Pre-training's samples, and the graph that makes augmented square views of them, on the GPU where there is one."""
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -72,12 +73,13 @@ class PretrainSource:
 
     def _images(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[int]:
         """Return the numbers of the photographs shown by samples ``ids``, with substitutes for the bad ones."""
-        images = self._sampler.images_of(ids).tolist()
-        if bad:
-            for i, ident in enumerate(ids):
-                if self._is_bad(images[i], bad):
-                    others = self._sampler.substitutes(ident)
-                    images[i] = next(other for other in others if not self._is_bad(other, bad))
+        return self._substitute(self._sampler.images_of(ids).tolist(), ids, bad)
+
+    def _substitute(self, images: list[int], ids: np.ndarray, bad: Mapping[str, str]) -> list[int]:
+        """Put others, drawn by the ids, in place of the numbers of bad photographs."""
+        for i, ident in enumerate(ids if bad else ()):
+            others = itertools.chain([images[i]], self._sampler.substitutes(int(ident)))
+            images[i] = next(other for other in others if not self._is_bad(other, bad))
         return images
 
 

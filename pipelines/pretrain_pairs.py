@@ -28,9 +28,14 @@ class Pairing:
     colors: str  # "hue": rotated as a matrix does it; "hsv": hue, saturation and value
 
     @property
+    def within_batch(self) -> bool:
+        """Whether a sample's background is another photograph of its batch; else it is drawn from all."""
+        return self.background == "pairing"
+
+    @property
     def one_view(self) -> bool:
         """Whether a photograph looks the same in front of a sample and behind another one."""
-        return self.background == "pairing" and self.augment_background and not self.move_alpha
+        return self.within_batch and self.augment_background and not self.move_alpha
 
     def warped(self, fit: str) -> tuple[bool, bool]:
         """Tell whether the graph warps foregrounds, and backgrounds; what is squashed and stays needs no warp."""
@@ -67,28 +72,31 @@ class PairSource(PretrainSource):
     def arguments(self, ids: np.ndarray, bad: Mapping[str, str], read: Read) -> tuple:
         """Return the arguments of one batch of the graph: see `pairs_graph`."""
         pairing, seed, count = self._pairing, self._sampler.seed, len(ids)
-        behind = ids if pairing.background == "pairing" else ids + SECOND
-        still = np.array([[1, 0, -self._size / 2], [0, 1, -self._size / 2]], np.float32)
-        still = np.broadcast_to(still, (count, 2, 3)).copy()
-        moved, color = self._augmentation.matrices(ids, seed, self._size)
-        moved_behind, color_behind = self._augmentation.matrices(behind, seed, self._size)
-        if pairing.colors == "hsv":
-            color, color_behind = self._augmentation.jitters(ids, seed), self._augmentation.jitters(behind, seed)
-        if not pairing.augment_background:
+        moved, color = self._draw_look(ids)
+        if pairing.augment_background:
+            moved_behind, color_behind = (moved, color) if pairing.within_batch else self._draw_look(ids + SECOND)
+        else:
             none = np.eye(3, dtype=np.float32) if pairing.colors == "hue" else np.zeros(3, np.float32)
-            moved_behind, color_behind = still, np.broadcast_to(none, color.shape)
-        drawn = draw_interpolations(ids, seed) if pairing.interpolation else np.ones((count, 2), np.int64)
-        same = pairing.background == "pairing"
-        affines = still if pairing.move_alpha else moved, moved_behind
+            moved_behind, color_behind = self._stay(count), np.broadcast_to(none, color.shape)
+        affines = self._stay(count) if pairing.move_alpha else moved, moved_behind
         return (
             *(read(paths) for paths in self._columns(ids, bad)),
             *itertools.compress(affines, pairing.warped(self._fit)),
-            draw_pairing(ids[:1], seed, count) if same else np.arange(count),
+            draw_pairing(ids[:1], seed, count) if pairing.within_batch else np.arange(count),
             np.stack([color, color_behind], 1),
             self._augmentation.moves(ids, seed, self._size),
-            drawn,
+            draw_interpolations(ids, seed) if pairing.interpolation else np.ones((count, 2), np.int64),
             ids,
         )
+
+    def _draw_look(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Draw affines, float32 [N, 2, 3], and changes of colour: matrices, or in HSV [N, 3]."""
+        affine, color = self._augmentation.matrices(ids, self._sampler.seed, self._size)
+        return affine, self._augmentation.jitters(ids, self._sampler.seed) if self._pairing.colors == "hsv" else color
+
+    def _stay(self, count: int) -> np.ndarray:
+        """Return affines that only cut a picture out of the middle: float32 [N, 2, 3]."""
+        return np.tile(np.array([[1, 0, -self._size / 2], [0, 1, -self._size / 2]], np.float32), (count, 1, 1))
 
     def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[str]:
         """Return the paths of the files that the graph reads for samples ``ids``, each once."""
@@ -97,18 +105,15 @@ class PairSource(PretrainSource):
     def _columns(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[list[str]]:
         """List the files of the foregrounds and, where they are others, those of the backgrounds."""
         foregrounds = super().files(ids, bad)
-        if self._pairing.background == "pairing":
+        if self._pairing.within_batch:
             return [foregrounds]
         return [foregrounds, [self._index[image] for image in self._backgrounds(ids, bad)]]
 
     def _backgrounds(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[int]:
         """Draw the numbers of the photographs behind samples ``ids``, with substitutes for the bad ones."""
         drawn = words(self._sampler.seed, Stream.BACKGROUND, ids, 1)[:, 0].astype(np.uint64)
-        images = ((drawn[:, 0] | drawn[:, 1] << np.uint64(32)) % np.uint64(len(self._index))).tolist()
-        for i, ident in enumerate(ids if bad else ()):
-            others = itertools.chain([images[i]], self._sampler.substitutes(int(ident) + SECOND))
-            images[i] = next(other for other in others if not self._is_bad(other, bad))
-        return images
+        images = (drawn[:, 0] | drawn[:, 1] << np.uint64(32)) % np.uint64(len(self._index))
+        return self._substitute(images.tolist(), ids + SECOND, bad)
 
 
 @pipeline_def
@@ -137,7 +142,7 @@ def pairs_graph(
     Returns:
         The fields of ``Pairs``, or in place of the images what the last stage has made of them.
     """
-    columns, warped = 1 if pairing.background == "pairing" else 2, pairing.warped(fit)
+    columns, warped = 1 if pairing.within_batch else 2, pairing.warped(fit)
     affines = columns + sum(warped)
     dtypes = [types.UINT8] * columns + [types.FLOAT] * sum(warped) + [types.INT64, types.FLOAT] + [types.INT64] * 3
     ndim = [1] * columns + [2] * sum(warped) + [0, 3 if pairing.colors == "hue" else 2, 2, 1, 0]
