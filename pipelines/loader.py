@@ -161,9 +161,12 @@ class Loader:
                 raise
             except Exception as error:  # DALI's binding raises others than RuntimeError, too
                 self.close()  # DALI does not promise that a pipeline can be used after a failure
-                by_pillow = len(self._reader.by_pillow)
+                known = set(self._reader.by_pillow)
                 found = self._find_unreadable()
-                if not found and len(self._reader.by_pillow) == by_pillow:
+                by_pillow = sorted(self._reader.by_pillow - known)
+                if by_pillow:
+                    _logger.info("decoded by Pillow, since DALI does not take them: %s", few(by_pillow))
+                elif not found:
                     unexplained += 1
                     self._try_again(error, unexplained)
             if found:
@@ -229,12 +232,9 @@ class Loader:
         """Find the files that no decoder takes; those that Pillow takes are left to it from now on."""
         threads = min(self.threads, _ON_GPU) if self._gpu else self.threads
         shares = [paths[i::threads] for i in range(min(threads, len(paths)))]
-        before = set(self._reader.by_pillow)
+
+        def look(share: list[str]) -> list[tuple[str, str]]:
+            return list(find_unreadable(share, self._device_id, self._reader.by_pillow))
+
         with ThreadPoolExecutor(len(shares)) as pool:
-            found = pool.map(
-                lambda share: list(find_unreadable(share, self._device_id, self._reader.by_pillow)), shares
-            )
-            bad = [one for share in found for one in share]
-        if new := sorted(self._reader.by_pillow - before):
-            _logger.info("decoded by Pillow, since DALI does not take them: %s", few(new))
-        return bad
+            return [bad for found in pool.map(look, shares) for bad in found]
