@@ -143,7 +143,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write a PNG file atomically.
 
     Args:
-        path: The file to make or to replace; its folder exists.
+        path: The file to make or to replace; its folder is made if it is missing.
         image: uint8 or uint16: [H, W] grey, [H, W, 3] red, green, blue, or [H, W, 4] with opacity.
 
     Raises:
@@ -152,6 +152,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     _, encoded = cv2.imencode(".png", image)  # ten times as fast as Pillow, for some per cent more bytes
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(encoded.tobytes()))
 
 

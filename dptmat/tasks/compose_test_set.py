@@ -178,9 +178,7 @@ def _compose_one(composition: Composition, out: Path, threads: ThreadPoolExecuto
         if "trimap" in layers:
             written[TRIMAP] = layers["trimap"]
         for folder, image in written.items():
-            path = Path(out, folder, f"{name}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(path, image)
+            write_png(Path(out, folder, f"{name}.png"), image)
         return name
 
     yield from threads.map(write, range(len(composition.backgrounds)), composition.backgrounds)

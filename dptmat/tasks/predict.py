@@ -124,15 +124,10 @@ def _predict_one(
     except MemoryError:
         return case.name, "the memory does not suffice for an image of this size; make it smaller"
     values = alpha.cpu().numpy()
-    _write(_path(out, case), quantize(values, bits))
+    write_png(_path(out, case), quantize(values, bits))
     if cutout:
-        _write(_path(out / CUTOUT, case), cut_out(image, values))
+        write_png(_path(out / CUTOUT, case), cut_out(image, values))
     return case.name, None
-
-
-def _write(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, image)
 
 
 def _read(case: Case, dilate: int | None) -> tuple[np.ndarray, np.ndarray | None]:

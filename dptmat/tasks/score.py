@@ -236,9 +236,7 @@ def _finish(sample: _Sample, made: dict[str, str], out: Path | None) -> Score:
     for kind, folder in made.items():
         paths[kind] = None if out is None else f"{folder}/{sample.case.name}.png"
         if out is not None:
-            path = out / folder / f"{sample.case.name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(path, layers[kind])
+            write_png(out / folder / f"{sample.case.name}.png", layers[kind])
     return _score(sample.case.name, layers, paths)
 
 
