@@ -17,11 +17,8 @@ extern "C" __global__ void composite_backward(const Number* __restrict__ grad,  
                                               long long pixels,                  // H * W
                                               long long channels,                // of alpha: 1 or 3
                                               long long aligned) {  // 1: every Vec starts at a multiple of 16 bytes
-    const unsigned int all = (unsigned int)tiles;  // a division of 32 bits is shorter
-    const long long sample = blockIdx.x / all;
-    const long long first = ((long long)(blockIdx.x % all) * blockDim.x + threadIdx.x) * PIXELS_PER_THREAD;
-    if (first >= pixels) return;
-    const unsigned int count = (unsigned int)min(pixels - first, (long long)PIXELS_PER_THREAD);
+    const auto [sample, first, count] = run_of_thread<PIXELS_PER_THREAD>(tiles, pixels);
+    if (!count) return;
     Values a;
     Real sums[PIXELS_PER_THREAD] = {};
 #pragma unroll

@@ -75,3 +75,17 @@ template <unsigned int length>
 __device__ inline unsigned int from_byte(const Packed<length>& packed, unsigned int k) {
     return packed.words[k / 4] >> 8 * (k % 4);
 }
+
+// Which pixels of a sample a thread works on, where a sample takes `tiles` thread blocks.
+struct Run {
+    long long sample, first;
+    unsigned int count;  // 0: the sample ends before
+};
+
+template <unsigned int length>
+__device__ inline Run run_of_thread(long long tiles, long long pixels) {
+    const unsigned int all = (unsigned int)tiles;  // a division of 32 bits is shorter
+    const long long sample = blockIdx.x / all;
+    const long long first = ((long long)(blockIdx.x % all) * blockDim.x + threadIdx.x) * length;
+    return {sample, first, first < pixels ? (unsigned int)min(pixels - first, (long long)length) : 0};
+}
