@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -13,6 +14,8 @@ from dptmat.data.jpeg import FRAMES, SCAN, segments
 from dptmat.errors import first_line
 from dptmat.file_kinds import HEAD, name_kind
 
+# Filters of warnings belong to all threads: of two that change them together, one would leave its own behind.
+_WARNINGS = threading.Lock()
 _MOST_BYTES = 1 << 30  # of a file; 179 million pixels take half as many without any compression
 
 
@@ -119,7 +122,7 @@ def _too_many() -> str:
 def _claims_too_much(content: bytes) -> str:
     """Return what is wrong with the size in the head of an image: "" for nothing, or if Pillow cannot tell it."""
     try:
-        with warnings.catch_warnings():
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)):
                 return ""

@@ -2,7 +2,9 @@
 
 import io
 import os
+import sys
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,14 @@ def test_fine_tuning_reads_colours_by_their_profile_and_pre_training_as_stored(t
     assert untouched.tobytes() == Path(plain).read_bytes()
     pixels = np.asarray(Image.open(io.BytesIO(converted.tobytes())))
     assert np.abs(pixels[..., ::-1].astype(int) - colors).max() <= 2
+
+
+def test_many_threads_leave_the_filters_of_warnings_as_they_are(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)  # so that threads meet where they can
+        Reader(8)([str(tmp_path / "a.png")] * 500)
+    finally:
+        sys.setswitchinterval(interval)
+    assert list(warnings.filters) == before
