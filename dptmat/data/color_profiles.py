@@ -101,7 +101,7 @@ def _find_profile(content: bytes) -> tuple[bytes, str]:
 
 def _find_in_jpeg(content: bytes) -> tuple[bytes, str]:
     """Join the parts of a profile, which stand in segments before that of the image's size."""
-    parts = []
+    parts: list[bytes] = []
     for marker, at in segments(content):
         if marker in FRAMES:
             if not parts or min(parts)[1] != len(parts):
