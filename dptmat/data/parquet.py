@@ -93,7 +93,7 @@ def _reading(file: StoredFile) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(f"{file.path} is a Parquet file, which pyarrow reads: pip install 'dptmat[parquet]'") from error
-    if file.at(max(file.size - 4, 0), min(file.size, 4)) != MAGIC:
+    if file.alone(max(file.size - 4, 0), min(file.size, 4)) != MAGIC:
         raise file.damaged(file.size, "a Parquet file ends with PAR1")
     try:
         yield parquet.ParquetFile(
