@@ -10,6 +10,8 @@ STACKS = {
     "cuda13": ["torch>=2.11", "nvidia-dali-cuda130>=2.4", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc"],
 }
 
+# 0.11.1 is the last release for Python 3.10.
+REMOTE = ["obstore>=0.11"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
 
 setup(
@@ -52,6 +54,7 @@ setup(
         **STACKS,
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
+        "remote": REMOTE,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -63,6 +66,8 @@ setup(
             "scikit-image>=0.22",
             "onnxruntime>=1.20",
             *ONNX,
+            *REMOTE,
+            "moto[s3,server]>=5.2",
         ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},
