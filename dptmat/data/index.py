@@ -5,17 +5,22 @@ import hashlib
 import itertools
 import mmap
 import os
+import sys
 import tempfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from dptmat.data.folders import walk_images
 from dptmat.data.image_io import EXTENSIONS
+from dptmat.data.storage import Span, Store
 from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
+from dptmat.pipelines.source import Photo, name_of
 
 _CHUNK = 1 << 22  # bytes of a list that are looked at together
 _BLANKS = (b" ", b"\t", b"\r")
@@ -35,6 +40,8 @@ class ImageIndex:
 
     def __init__(self, lines: bytes | mmap.mmap, root: str | Path) -> None:
         self._lines, self._root = lines, Path(root)
+        self._store: Store | None = None
+        self._sizes = np.empty(0, np.int64)  # of objects in a store
         self._ends = _find_ends(lines)  # int64 [N]
         first = lines[: self._ends[0]] if len(self._ends) else b""
         self._of_windows = first.endswith(b"\r") and not self._is_there(first)  # lines end as there
@@ -47,12 +54,13 @@ class ImageIndex:
         begun_with: str | Path | None = None,
         leave_out: str | Path | None = None,
     ) -> "ImageIndex":
-        """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths.
+        """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths; "-" is
+        the standard input.
 
         A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what
         `dptmat.data.folders.walk_images` leaves out and logs. A text file holds one path per line; relative ones are
-        relative to the file's folder; empty lines do not count, nor blanks at the end of a line unless a file's name
-        has them.
+        relative to the file's folder, or for "-" to the working directory; empty lines do not count, nor blanks at the
+        end of a line unless a file's name has them.
 
         Args:
             data: The folder or the file.
@@ -67,7 +75,10 @@ class ImageIndex:
                 is no text.
             OSError: The folder or the file cannot be read.
         """
-        data, called = Path(data), f"`{parameter}` {data}"
+        called = f"`{parameter}` {data}"
+        if str(data) == "-":
+            return cls(_copy_list(sys.stdin.buffer, called), Path.cwd())
+        data = Path(data)
         if "\n" in os.path.abspath(data):
             raise UserError(
                 f"the path {os.path.abspath(data)!r} of `{parameter}` holds a line break; rename the folder"
@@ -84,15 +95,28 @@ class ImageIndex:
             raise UserError(f"{called} does not exist; point it at a folder of photographs")
         if data.suffix.lower() in EXTENSIONS:
             raise UserError(f"{called} is one photograph; point it at a folder of them or a text file of paths")
-        return cls(_read_list(data, called), data.absolute().parent)
+        with open(data, "rb") as file:
+            return cls(_copy_list(file, called), data.absolute().parent)
+
+    @classmethod
+    def of_store(cls, store: Store, objects: Sequence[tuple[str, int]]) -> "ImageIndex":
+        """Take objects in a store, each a photograph, by name and bytes; ``index[i]`` then is a `StoredObject`."""
+        index = cls(b"".join(os.fsencode(name) + b"\n" for name, _ in objects), "")
+        index._store, index._sizes = store, np.array([size for _, size in objects], np.int64)
+        return index
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, i: int) -> str:
+    def __getitem__(self, i: int) -> Photo:
         if not 0 <= i < len(self):
             raise IndexError(f"there is no photograph {i} among {len(self)}")
-        return str(self._root / os.fsdecode(self._line(i)))
+        line = os.fsdecode(self._line(i))
+        return StoredObject(self._store, line, int(self._sizes[i])) if self._store else str(self._root / line)
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> list[Photo]:
+        """Return the photographs of some numbers."""
+        return [self[i] for i in numbers]
 
     def _line(self, i: int) -> bytes:
         """Return a line without its end, and without blanks before it unless there is a file with them in its name."""
@@ -113,7 +137,7 @@ class ImageIndex:
             UserError: It is so; the message calls the list ``called``.
         """
         looked_at = np.unique(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int)).tolist()
-        if any(os.path.exists(self[i]) for i in looked_at):
+        if self._store or any(os.path.exists(name_of(self[i])) for i in looked_at):
             return
         line, path = os.fsdecode(self._line(0)), self[0]
         relative = "" if os.path.isabs(line) else f"; relative paths are relative to {self._root}, the list's folder"
@@ -121,6 +145,11 @@ class ImageIndex:
             f"{called}: none of {len(looked_at)} lines looked at is the path of a file, such as the first, {line!r}, "
             f"tried as {path}{relative}; see whether the file system is there, and write one plain path per line"
         )
+
+    @property
+    def prefers_blocks(self) -> bool:
+        """Whether photographs that lie together are read together at less cost: no, each is an object of its own."""
+        return False
 
     def occurrences(self, paths: Iterable[str]) -> np.ndarray:  # int64, one for each path
         """Count how often each of some absolute, normalized paths is in the list.
@@ -135,7 +164,7 @@ class ImageIndex:
     @cached_property
     def _hashes(self) -> np.ndarray:
         """Hashes of the absolute, normalized paths in ascending order: int64 [N]."""
-        root = os.path.join(os.fsencode(os.path.abspath(self._root)), b"")
+        root = os.fsencode(self._store.url if self._store else os.path.abspath(self._root)).rstrip(b"/") + b"/"
         hashes = (hash(_normalize(root, self._line(i))) for i in range(len(self)))
         return np.sort(np.fromiter(hashes, np.int64, len(self)))
 
@@ -162,13 +191,44 @@ class ImageIndex:
             yield b"\n"
 
 
-def _read_list(path: Path, called: str) -> mmap.mmap:
+@dataclass(frozen=True)
+class StoredObject:
+    """An object in a store that is a photograph: a `dptmat.pipelines.source.Stored`."""
+
+    store: Store
+    path: str  # in the store
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.store.url}/{self.path}"
+
+    @property
+    def fetch_many(self) -> Callable[[Sequence["StoredObject"]], list[bytes | OSError]]:
+        return fetch_objects
+
+    def read(self, most: int) -> bytes:
+        """Read it, or its first bytes.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return self.store.read(self.path, 0, min(most, self.size))
+
+
+def fetch_objects(photos: Sequence[StoredObject]) -> list[bytes | OSError]:
+    """Read many objects of one store together: their bytes, or the error of each that cannot be read."""
+    store = photos[0].store
+    return store.read_many([Span(photo.path, 0, photo.size) for photo in photos])
+
+
+def _copy_list(file: BinaryIO, called: str) -> mmap.mmap:
     """Take a copy of a list: what is written into the file later does not matter, and a pipe can be read but once.
 
     Raises:
         UserError: It holds no path, or is no text.
     """
-    with open(path, "rb") as file, tempfile.TemporaryFile() as copy:
+    with tempfile.TemporaryFile() as copy:
         first = file.readline()
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise UserError(f"{called} is text in UTF-16; save it as UTF-8, one path per line")
@@ -202,15 +262,17 @@ def _normalize(root: bytes, line: bytes) -> bytes:
 
 
 def write_list(path: str | Path, index: ImageIndex, leave_out: Container[str]) -> None:
-    """Write the paths of ``index`` but for those in ``leave_out`` as a list that ``ImageIndex.open`` reads.
+    """Write the absolute paths of ``index`` but for those in ``leave_out`` as a list that ``ImageIndex.open`` reads.
 
     ``path`` may be the list that ``index`` was read from.
 
     Raises:
         OSError: The file cannot be written.
     """
-    good = (photograph for photograph in map(index.__getitem__, range(len(index))) if photograph not in leave_out)
-    write_output(path, lambda file: file.writelines(os.fsencode(os.path.abspath(name)) + b"\n" for name in good))
+    names = (name_of(index[i]) for i in range(len(index)))
+    write_output(
+        path, lambda file: file.writelines(os.fsencode(name) + b"\n" for name in names if name not in leave_out)
+    )
 
 
 def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:
