@@ -7,7 +7,7 @@ from nvidia.dali import fn, pipeline_def, types
 from ranges import make_augmentation
 
 from dptmat.pipelines import pretrain
-from dptmat.pipelines.views_cpu import shrink, warp
+from dptmat.pipelines.resample import shrink, warp
 
 SHAPES = [(1, 1), (50, 1), (1, 50), (64, 64), (65, 64), (375, 500), (333, 500), (120, 128), (2000, 60), (818, 89)]
 

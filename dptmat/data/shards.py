@@ -17,6 +17,7 @@ import numpy as np
 from dptmat.data.containers import find_images
 from dptmat.data.shard_table import ENTRY, Table
 from dptmat.data.storage import Span, Store, open_store
+from dptmat.data.stored_range import StoredRange
 from dptmat.errors import StoreAwayError, UserError, first_line
 from dptmat.file_kinds import HEAD, name_kind
 from dptmat.files import write_whole
@@ -162,6 +163,18 @@ class ShardIndex:
         entries = self._table.lookup(wanted)
         columns = wanted.tolist(), shards.tolist(), entries["offset"].tolist(), entries["length"].tolist()
         return [Packed(self, *row) for row in zip(*columns, strict=True)]
+
+    def ranges(self, numbers: Sequence[int] | np.ndarray) -> list[StoredRange]:
+        """Return the photographs of some numbers as what can be sent to another process.
+
+        Raises:
+            IndexError: There is no such number.
+            OSError: A shard is not the one that the index was made of.
+        """
+        photos = self.take(numbers)
+        for shard in {photo.shard for photo in photos}:
+            self._require_same(shard)
+        return [StoredRange(self._store, Span(self.shards[p.shard].name, p.offset, p.length)) for p in photos]
 
     def read(self, photo: Packed, most: int) -> bytes:
         """Read one photograph, or its first bytes; as `Packed.read`."""
