@@ -4,12 +4,16 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from dptmat.cli.console import show_log
 from dptmat.cli.group import dptmat
 from dptmat.errors import UserError
+
+if TYPE_CHECKING:
+    from dptmat.tasks.pack_finish import Packed
 
 
 @dptmat.command("pack")
@@ -108,7 +112,7 @@ def _show(counts: Iterable[int], total: int) -> None:
             bar.update(count, f"{seen / (time.monotonic() - begun):,.0f} images/s")
 
 
-def _tell(out: str, packed: "pack_finish.Packed") -> None:  # type: ignore[name-defined]  # noqa: F821
+def _tell(out: str, packed: "Packed") -> None:
     for name, reason in packed.first_bad:
         click.echo(f"left out: {name}: {reason}")
     if packed.bad > len(packed.first_bad):

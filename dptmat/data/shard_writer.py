@@ -70,7 +70,7 @@ def _header(name: str, length: int) -> bytes:
     """Make the header of a regular file in a tar of the kind ustar, of mode 0644, owner 0 and time 0."""
     parts = (
         name.encode().ljust(100, b"\0"), b"0000644\0", b"0000000\0", b"0000000\0", b"%011o\0" % length,
-        b"00000000000\0", b" " * 8, b"0", bytes(100), b"ustar\x0000", bytes(64), b"0000000\0", b"0000000\0", bytes(167),
+        b"00000000000\0", b" " * 8, b"0", bytes(100), b"ustar\x0000", bytes(247),
     )  # fmt: skip
     header = b"".join(parts)
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]  # the sum counts its own place as blanks

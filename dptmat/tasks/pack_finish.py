@@ -50,6 +50,10 @@ def finish(out: Store) -> Packed:
     images = sum(shard.images for shard in shards)
     if not images:
         reasons = f", such as {': '.join(bad[0])}" if bad else ""
+        if small:
+            reasons = f": {small} are smaller than `min_side` {plan['settings']['min_side']}" + ", others bad" * bool(
+                bad
+            )
         raise UserError(f"none of the {len(bad) + small} photographs of `data` could be packed{reasons}")
     out.write(TABLE, lambda file: _write_table(file, out, shards))
     lines = b"".join(escape_name(name) + b"\t" + escape_name(reason) + b"\n" for name, reason in bad)

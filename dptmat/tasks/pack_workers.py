@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -126,7 +127,7 @@ def _work(connection: Connection) -> None:
     """Pack the shards that come, until the other process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process hears it, and ends this one
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    use_one_core()
+    set_up_process()
     while True:
         try:
             part = connection.recv()
@@ -144,11 +145,12 @@ def _work(connection: Connection) -> None:
         connection.send(answer)
 
 
-def use_one_core() -> None:
-    """Let the libraries of this process compute on one core: there is a process for each."""
+def set_up_process() -> None:
+    """Let the libraries of this process compute on one core, as there is a process for each, and say nothing."""
     import cv2
     import torch
 
+    warnings.filterwarnings("ignore", module="PIL")  # of what photographs' heads hold
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
@@ -183,7 +185,7 @@ def run_on_ray(parts: Iterable[Part], address: str | None) -> Iterator[int]:
 
 
 def _run_tasks(ray: Any, parts: Iterable[Part]) -> Iterator[int]:
-    task = ray.remote(num_cpus=1, max_retries=_TRIES)(_pack_on_one_core)
+    task = ray.remote(num_cpus=1, max_retries=_TRIES)(_pack_task)
     waiting, running = iter(parts), dict[Any, int]()
     while True:
         while len(running) < 2 * max(1, int(ray.cluster_resources().get("CPU", 1))):
@@ -202,6 +204,6 @@ def _run_tasks(ray: Any, parts: Iterable[Part]) -> Iterator[int]:
         yield running.pop(done)
 
 
-def _pack_on_one_core(part: Part) -> None:
-    use_one_core()
+def _pack_task(part: Part) -> None:
+    set_up_process()
     pack_part(part)
