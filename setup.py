@@ -54,6 +54,7 @@ setup(
         **STACKS,
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
+        "ray": ["ray>=2.40"],
         "remote": REMOTE,
         "test": [
             "pytest>=8",
@@ -68,6 +69,7 @@ setup(
             *ONNX,
             *REMOTE,
             "moto[s3,server]>=5.2",
+            "webdataset>=1.0",
         ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},

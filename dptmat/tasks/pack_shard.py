@@ -174,7 +174,7 @@ def _read_ahead(part: Part) -> Iterator[tuple[int, list[Held]]]:
         def begin(start: int) -> Any:
             return reader.submit(_read, part.photos[start : start + _TOGETHER], part.witness)
 
-        ahead = begin(0) if starts else None
+        ahead = begin(0)
         for start in starts:
             held = ahead.result()
             ahead = begin(start + _TOGETHER)

@@ -35,7 +35,7 @@ def run_here(parts: Iterable[Part], workers: int) -> Iterator[int]:
         OSError: A shard cannot be written, or the photographs cannot be read any more.
     """
     waiting, again, deaths = iter(parts), list[Part](), Counter[int]()
-    idle, busy = list[_Worker](), dict[Connection, _Worker]()
+    idle, busy = list[_Worker](), dict[Any, _Worker]()
     try:
         while True:
             while len(busy) < workers and (part := again.pop() if again else next(waiting, None)):
