@@ -13,6 +13,8 @@ def shrink(photo: np.ndarray, size: int) -> np.ndarray:
     height, width = photo.shape[:2]
     scale = min(size / min(height, width), LONGEST_ASPECT * size / max(height, width))
     shape = [max(1, int(scale * side + 0.5)) for side in (height, width)]
+    if shape == [height, width]:  # as what was packed for this size: to resize it changes nothing
+        return photo
     planes = torch.from_numpy(photo)[None].permute(0, 3, 1, 2)  # in this layout PyTorch has vector instructions for it
     resized = torch.nn.functional.interpolate(planes, shape, mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
