@@ -419,6 +419,11 @@ def test_what_others_have_written_is_left_alone(loose, tmp_path):
         pack.make_plan(loose, loose, PackSettings())
 
 
+def test_a_place_that_cannot_be_written_is_named(loose):
+    with pytest.raises(UserError, match="`out` /proc/x cannot be written: No such file or directory; give another"):
+        pack.begin(pack.make_plan(loose, "/proc/x", PackSettings()))
+
+
 @pytest.mark.parametrize("name", ["000001.tar", "000001.idx"])
 def test_a_shard_that_was_cut_short_is_named_by_finish(packed, tmp_path, name):
     out = tmp_path / "out"

@@ -170,6 +170,11 @@ def begin(plan: Plan, *, force: bool = False) -> None:
             plan.out.write(PLAN, lambda file: file.write(content), replace=False)
         except FileExistsError:  # another machine was faster
             begin(plan)
+        except StoreAwayError:
+            raise
+        except OSError as error:
+            reason = error.strerror or first_line(error)
+            raise UserError(f"`out` {plan.out.url} cannot be written: {reason}; give another place") from error
 
 
 def read_plan(out: Store) -> dict[str, Any] | None:
