@@ -11,6 +11,7 @@ STACKS = {
 }
 
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
+PARQUET = ["pyarrow>=18"]
 
 setup(
     name="dptmat",
@@ -52,6 +53,7 @@ setup(
         **STACKS,
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
+        "parquet": PARQUET,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -62,7 +64,9 @@ setup(
             "setuptools>=68",
             "scikit-image>=0.22",
             "onnxruntime>=1.20",
+            "webdataset>=1.0",
             *ONNX,
+            *PARQUET,
         ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},

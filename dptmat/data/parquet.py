@@ -180,6 +180,8 @@ def _images(parquet: Any, column: str, others: Counter[str], file: StoredFile) -
 def _locate(file: StoredFile, content: bytes, start: int, end: int) -> int:
     """Return where the bytes of a value lie, the first place after that of the value before it."""
     head = len(content).to_bytes(4, "little") + content[:64]
+    if start + 4 + len(content) <= end and file.at(start, 4 + len(content)) == head[:4] + content:  # within one page
+        return start + 4
     for count, place in enumerate(file.find(head, start, end)):
         if place + 4 + len(content) <= end and file.at(place + 4, len(content)) == content:
             return place + 4
