@@ -17,6 +17,7 @@ from folder_store import FolderStore
 from PIL import Image
 
 from dptmat.data.containers import find_images, is_container, read_images
+from dptmat.data.stored_file import StoredFile
 from dptmat.errors import UserError
 
 
@@ -417,7 +418,27 @@ def test_tfrecords_without_images(tmp_path):
     assert "no encoded image (features of bytes: image_raw)" in refusal(tmp_path / "a.tfrecord")
 
 
+def test_a_field_beyond_its_record_is_refused(tmp_path):
+    content = bytearray(example(image=encoded(1)))
+    at = content.index(encoded(1)) - 2  # of its length, two bytes
+    length = content[at] & 127 | content[at + 1] << 7
+    content[at : at + 2] = bytes([(length + 100) & 127 | 128, (length + 100) >> 7])
+    (tmp_path / "a.tfrecord").write_bytes(record(bytes(content)) + record(example(image=encoded(2))))
+    assert "a field has" in refusal(tmp_path / "a.tfrecord")
+
+
 # --- what else a file may be
+
+
+def test_nothing_is_read_beyond_the_end(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(range(100)))
+    for remote in (False, True):
+        file = StoredFile(FolderStore(tmp_path, remote=remote), "a")
+        assert file.at(90, 10) == bytes(range(90, 100))
+        assert file.at(100, 0) == b""
+        for offset, length in ((90, 11), (101, 0), (-1, 2), (0, -1), (1 << 70, 1)):
+            with pytest.raises(UserError, match="cut short"):
+                file.at(offset, length)
 
 
 def test_packed_files_are_refused_by_what_they_are(tmp_path):
