@@ -10,6 +10,8 @@ STACKS = {
     "cuda13": ["torch>=2.11", "nvidia-dali-cuda130>=2.4", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc"],
 }
 
+# 0.11.1 is the last release for Python 3.10.
+REMOTE = ["obstore>=0.11"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
 PARQUET = ["pyarrow>=18"]
 
@@ -54,6 +56,7 @@ setup(
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
         "parquet": PARQUET,
+        "remote": REMOTE,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -67,6 +70,8 @@ setup(
             "webdataset>=1.0",
             *ONNX,
             *PARQUET,
+            *REMOTE,
+            "moto[s3,server]>=5.2",
         ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},

@@ -1,25 +1,15 @@
 """A file in a store, read part by part: by few large requests where each is paid for, by small ones on a disk."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from dptmat.data.storage import Store
 from dptmat.errors import UserError
 
 _REMOTE = 8 << 20  # bytes of a request, as object stores advise
 _LOCAL = 4 << 10  # a page: what a disk gives at least
 _KEPT = 4  # blocks in memory beside those of the largest part
 _PIECE = 32 << 10  # that is searched at a time
-
-
-class Readable(Protocol):
-    """What is needed of a store here."""
-
-    url: str
-    remote: bool
-
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes: ...
-
-    def size(self, name: str) -> int: ...
 
 
 class Found(NamedTuple):
@@ -46,7 +36,7 @@ class StoredFile:
         OSError: The store does not give it.
     """
 
-    def __init__(self, store: Readable, name: str) -> None:
+    def __init__(self, store: Store, name: str) -> None:
         self.path, self.size = f"{store.url}/{name}", store.size(name)
         self.error: OSError | None = None
         self._store, self._name = store, name

@@ -1,0 +1,150 @@
+"""Object stores of the tests: moto in this process, a server of faults, and a real one with signatures."""
+
+import http.server
+import logging
+import os
+import threading
+import time
+from urllib.parse import unquote, urlsplit
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrSECRETofTESTS"}
+
+
+class FaultyServer(http.server.ThreadingHTTPServer):
+    """A server of one bucket that misbehaves as it is told: ``faults`` are taken one by one, each for one request.
+
+    A fault is a status; "reset", "stall" or "half", a body that ends before its time; or a function of the handler.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.objects = {}  # key -> bytes
+        self.faults = []
+        self.requests = []  # (method, path, range)
+        self.always = None  # a fault of all requests
+        self.lock = threading.Lock()
+        self.at_once = self.most_at_once = 0
+        self.ranges = True
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *words):
+        pass
+
+    def handle_one_request(self):
+        try:
+            super().handle_one_request()
+        except ConnectionError:
+            self.close_connection = True
+
+    def _serve(self):
+        server = self.server
+        with server.lock:
+            server.requests.append((self.command, self.path, self.headers.get("Range")))
+            fault = server.always or (server.faults.pop(0) if server.faults else None)
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+        try:
+            self._answer(fault)
+        finally:
+            with server.lock:
+                server.at_once -= 1
+
+    do_GET = do_HEAD = do_PROPFIND = _serve
+
+    def _answer(self, fault):
+        if callable(fault):
+            fault(self)
+        elif isinstance(fault, int):
+            self.send(fault, b"<Error><Code>SlowDown</Code></Error>")
+        elif fault == "reset":
+            self.close_connection = True
+        elif fault == "stall":
+            time.sleep(60)
+        else:
+            self._answer_well(fault)
+
+    def _answer_well(self, fault):
+        parts = urlsplit(self.path)
+        if "list-type" in parts.query:
+            self.send(200, _listing(self.server.objects))
+            return
+        content = self.server.objects.get(unquote(parts.path).lstrip("/"))
+        if self.command == "PROPFIND":
+            self.send(405, b"")
+        elif content is None:
+            self.send(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        else:
+            self._send_content(content, fault)
+
+    def _send_content(self, content, fault):
+        status, headers = 200, {}
+        if (wanted := self.headers.get("Range")) and self.server.ranges:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            first, last = int(first), min(int(last or len(content)), len(content) - 1)
+            if first >= len(content):
+                self.send(416, b"<Error><Code>InvalidRange</Code></Error>")
+                return
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            status, content = 206, content[first : last + 1]
+        self.send(status, content, headers, half=fault == "half")
+
+    def send(self, status, content, headers=None, half=False):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+        self.send_header("ETag", '"1"')
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[: len(content) // 2] if half else content)
+            self.close_connection = self.close_connection or half
+
+
+def _listing(objects):
+    entries = "".join(
+        f"<Contents><Key>{key.partition('/')[2]}</Key><LastModified>2015-10-21T07:28:00.000Z</LastModified>"
+        f"<Size>{len(content)}</Size><ETag>1</ETag></Contents>"
+        for key, content in sorted(objects.items())
+    )
+    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
+
+
+def use_endpoint(monkeypatch, url, **more):
+    """Let the environment hold the address of a store and credentials, and nothing else of the kind."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "S3_")):
+            monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9",
+        "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+        **CREDENTIALS,
+        **more,
+    }.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+
+
+def start_moto():
+    """Start moto's S3 in this process: (server, URL)."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    return server, "http://{}:{}".format(*server.get_host_and_port())
