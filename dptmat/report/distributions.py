@@ -40,14 +40,16 @@ def draw_distributions(path: str | Path, title: str, sizes: np.ndarray, file_byt
         _bars(weight, file_bytes / 1000, "kB")
         both.scatter(*sizes.T, s=6, alpha=0.3, color=_COLOR, linewidths=0)
         both.set(xlabel="width, pixels", ylabel="height, pixels")
-        for axis in (shorter.xaxis, shape.xaxis, weight.xaxis, both.xaxis, both.yaxis):
-            _set_log(axis)
+        both.set_yscale("log")
+        for axes in (shorter, shape, weight, both):
+            axes.set_xscale("log")
+            _number(axes.xaxis)
+        _number(both.yaxis)
         write_output(path, lambda file: figure.savefig(file, format="png", dpi=100, metadata={"Software": None}))
 
 
-def _set_log(axis: Axis) -> None:
-    """Let an axis be logarithmic, with plain numbers at few places."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+def _number(axis: Axis) -> None:
+    """Write plain numbers at few places of a logarithmic axis."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))

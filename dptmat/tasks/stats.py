@@ -20,6 +20,7 @@ from dptmat.file_kinds import HEAD, name_kind
 from dptmat.pipelines.encoded import BadFileError, read_encoded
 
 QUANTILES = {"least": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "most": 1.0}
+_ORIENTATION = 0x0112  # tag of EXIF
 _DECODED = 512  # photographs at most by which the rate is measured
 _DECODED_BYTES = 256 << 20  # that are held for it
 _SECONDS = 5  # after which it is known well enough
@@ -113,13 +114,13 @@ def _look(content: bytes, stats: Stats) -> tuple[int, int, int]:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height of an image as its EXIF orientation turns it, without decoding it."""
-    (width, height), tags = image.size, None
+    (width, height), orientation = image.size, 1
     if isinstance(image, TiffImageFile):  # whose size Pillow has turned or not, as its version is
-        width, height, tags = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH], image.tag_v2
+        width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+        orientation = image.tag_v2.get(_ORIENTATION, 1)
     elif "exif" in image.info:  # else Pillow would decode a PNG file to find it
-        tags = image.getexif()
-    turned = tags is not None and tags.get(0x0112, 1) >= 5  # orientations on their side
-    return (height, width) if turned else (width, height)
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    return (height, width) if orientation >= 5 else (width, height)  # on its side
 
 
 def _kind(content: bytes) -> str:
