@@ -13,7 +13,7 @@ STACKS = {
 # 0.11.1 is the last release for Python 3.10.
 REMOTE = ["obstore>=0.11"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
-PARQUET = ["pyarrow>=18"]
+PARQUET = ["pyarrow>=19.0.1"]  # older ones fail in some files that are read page by page
 
 setup(
     name="dptmat",

@@ -8,6 +8,7 @@ import lzma
 import random
 import struct
 import subprocess
+import sys
 import tarfile
 from collections import Counter
 
@@ -360,6 +361,15 @@ def test_an_error_of_the_store_stays_what_it_is(tmp_path):
         away.requests.clear()
         with pytest.raises(Away):
             list(find_images(away, "a.parquet"))
+
+
+def test_an_old_pyarrow_is_named_and_not_the_file_blamed(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "a.parquet", PHOTOGRAPHS)
+    monkeypatch.setattr(pyarrow, "__version__", "18.1.0")
+    assert "pyarrow 18.1.0 is too old" in refusal(tmp_path / "a.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'dptmat[parquet]'" in refusal(tmp_path / "a.parquet")
 
 
 # --- TFRecord
