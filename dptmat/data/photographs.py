@@ -87,7 +87,7 @@ def _list_store(store: Store, called: str) -> PhotoIndex:
     objects = [found for found in store.names() if not _is_in_litter(found[0])]
     images = [(name, size) for name, size in objects if name.lower().endswith(EXTENSIONS)]
     if images:
-        return ImageIndex.of_store(store, images)
+        return ShardIndex.of_files(store, images)
     if containers := _containers([name for name, _ in objects]):
         return ShardIndex.scan(store, containers, called)
     raise UserError(
