@@ -2,6 +2,7 @@
 
 import math
 import re
+import tarfile
 from collections import Counter
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from dptmat.cli import dptmat as command
 from dptmat.data.image_io import read_image
 from dptmat.data.index import ImageIndex
+from dptmat.data.photographs import open_photographs
 from dptmat.errors import UserError
 from dptmat.report.distributions import draw_distributions
 from dptmat.tasks.stats import Stats, measure, table
@@ -37,7 +39,8 @@ def made_up(sides, *, photographs=None, bad=0, rate=100.0):
 
 def test_every_kind_is_measured_as_it_is_decoded(tmp_path):
     paths = write_kinds(tmp_path, DALI | PILLOW)
-    stats = measure(paths)
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    stats = measure(ImageIndex.open(tmp_path / "list.txt"))
     shapes = [read_image(path).shape[:2] for path in paths]
     assert list(zip(stats.height, stats.width, strict=True)) == shapes
     assert stats.bytes.tolist() == [(tmp_path / name).stat().st_size for name in DALI | PILLOW]
@@ -115,6 +118,15 @@ def test_the_picture_is_made_of_one_size_too(tmp_path):
     for sizes in ([[500, 375]], [[500, 375]] * 3, [[1, 1], [60_000, 40_000]], [[300, 10], [10, 300]]):
         draw_distributions(tmp_path / "a.png", "a", np.array(sizes), np.full(len(sizes), 1000), 224)
         assert Image.open(tmp_path / "a.png").size == (1000, 700)
+
+
+def test_photographs_in_shards_are_those_of_the_folder(tmp_path):
+    index = write_photographs(tmp_path / "photos", [(40 + k, 30) for k in range(9)])
+    with tarfile.open(tmp_path / "train-00000-of-00001", "w") as tar:
+        tar.add(tmp_path / "photos", ".")
+    packed = measure(open_photographs(tmp_path / "train-00000-of-00001"))
+    assert sorted(packed.width) == sorted(measure(index).width)
+    assert packed.bytes.sum() == sum(path.stat().st_size for path in (tmp_path / "photos").iterdir())
 
 
 def test_the_command(tmp_path):

@@ -11,7 +11,7 @@ from dptmat.cli.options import require_place_for_a_file
 
 
 @dptmat.command("stats")
-@click.option("--data", required=True, metavar="DIR|FILE", help="Photographs, as for pretrain.")
+@click.option("--data", required=True, metavar="DIR|FILE|URL", help="Photographs, as pretrain --data takes them.")
 @click.option(
     "--samples", type=click.IntRange(1), default=2000, show_default=True, metavar="N",
     help="Photographs to look at, spread evenly over all.",
@@ -24,14 +24,14 @@ def stats_command(data: str, samples: int, epochs: int, size: int, out: str | No
 
     Example: dptmat stats --data imagenet/train --epochs 100 --out imagenet.png
     """
-    from dptmat.data.index import ImageIndex
+    from dptmat.data.photographs import open_photographs
     from dptmat.report.distributions import draw_distributions
     from dptmat.tasks.stats import measure, table
 
     show_log(err=True)
     if out:
         require_place_for_a_file(out, f"--out {out}", replaces=("a PNG file", "empty"))
-    index = ImageIndex.open(data)
+    index = open_photographs(data)
     index.require_some_file(f"`data` {data}")
     with click.progressbar(length=min(samples, len(index)), file=sys.stderr) as bar:
         stats = measure(index, samples, lambda: bar.update(1))

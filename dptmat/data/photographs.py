@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from dptmat.data.containers import CONTAINERS
+from dptmat.data.containers import CONTAINERS, is_container
 from dptmat.data.folders import has_images, is_litter
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.data.index import ImageIndex
@@ -59,11 +59,6 @@ def open_photographs(
             if names := _containers([name for name, _ in store.names()]):
                 return ShardIndex.scan(store, names, called)
     return ImageIndex.open(data, parameter, begun_with, leave_out)
-
-
-def is_container(name: str) -> bool:
-    """Tell by its name whether a file holds many images."""
-    return name.lower().endswith(CONTAINERS)
 
 
 def _open_url(url: str, parameter: str) -> PhotoIndex:

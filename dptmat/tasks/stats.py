@@ -4,10 +4,9 @@ import io
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 import simplejpeg
@@ -17,22 +16,16 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from dptmat.device import count_cores
 from dptmat.errors import UserError, few, first_line
 from dptmat.file_kinds import HEAD, name_kind
-from dptmat.pipelines.encoded import BadFileError, read_encoded
+from dptmat.pipelines.encoded import BadFileError, Held, hold, read_encoded
+from dptmat.pipelines.source import Photographs
 
 QUANTILES = {"least": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "most": 1.0}
 _ORIENTATION = 0x0112  # tag of EXIF
 _DECODED = 512  # photographs at most by which the rate is measured
 _DECODED_BYTES = 256 << 20  # that are held for it
+_READ_TOGETHER = 32  # photographs
 _SECONDS = 5  # after which it is known well enough
 _TOGETHER = 8  # photographs for each core between two looks at the clock
-
-
-class Photographs(Protocol):
-    """Those that `dptmat.pipelines.encoded.read_encoded` reads, by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> Any: ...
 
 
 @dataclass
@@ -73,15 +66,16 @@ def measure(images: Photographs, most: int = 2000, progress: Callable[[], object
 
     Raises:
         UserError: None can be read.
+        StoreAwayError: Their store does not answer.
     """
     numbers = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)).tolist()
     stats = Stats(len(images), len(numbers), *np.zeros((3, 0), np.int64))
     rows, kept = [], list[bytes]()
     stride = max(1, len(numbers) // _DECODED)
     room = _DECODED_BYTES
-    for place, number in enumerate(numbers):
+    for place, photo in enumerate(_hold(images, numbers)):
         try:
-            content = read_encoded(images[number])
+            content = read_encoded(photo)
             rows.append(_look(content, stats))
             if place % stride == 0 and len(content) <= room:
                 kept.append(content)
@@ -95,6 +89,12 @@ def measure(images: Photographs, most: int = 2000, progress: Callable[[], object
     stats.width, stats.height, stats.bytes = np.array(rows, np.int64).T
     stats.images_per_second, stats.cores = _decode_rate(kept), count_cores()
     return stats
+
+
+def _hold(images: Photographs, numbers: list[int]) -> Iterator[Held]:
+    """Read photographs, some together where they lie in an object store."""
+    for start in range(0, len(numbers), _READ_TOGETHER):
+        yield from hold(images.take(numbers[start : start + _READ_TOGETHER]))
 
 
 def _look(content: bytes, stats: Stats) -> tuple[int, int, int]:
