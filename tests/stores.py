@@ -27,6 +27,7 @@ class FaultyServer(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.at_once = self.most_at_once = 0
         self.ranges = True
+        self.region = None  # where it says that its bucket lies, and takes signatures for
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -54,6 +55,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with server.lock:
             server.requests.append((self.command, self.path, self.headers.get("Range")))
             fault = server.always or (server.faults.pop(0) if server.faults else None)
+            signed = self.headers.get("Authorization", "")
+            if server.region and not fault and signed and f"/{server.region}/s3/" not in signed:
+                fault = _malformed
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
         try:
@@ -84,6 +88,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         content = self.server.objects.get(unquote(parts.path).lstrip("/"))
         if self.command == "PROPFIND":
             self.send(405, b"")
+        elif self.server.region and self.command == "HEAD" and "Authorization" not in self.headers:
+            self.send(403, b"", {"x-amz-bucket-region": self.server.region})
         elif content is None:
             self.send(404, b"<Error><Code>NoSuchKey</Code></Error>")
         else:
@@ -112,6 +118,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content[: len(content) // 2] if half else content)
             self.close_connection = self.close_connection or half
+
+
+def _malformed(handler):
+    handler.send(400, b"<Error><Code>AuthorizationHeaderMalformed</Code></Error>")
 
 
 def _listing(objects):

@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -86,9 +87,9 @@ class ObjectStore:
             pages = obstore.list(self._client("read"), chunk_size=1000)
             found = [(entry["path"], entry["size"]) for page in pages for entry in page]
         found.sort(key=lambda pair: pair[0].encode())
-        for (name, size), (following, _) in zip(found, [*found[1:], ("", 0)], strict=True):
+        for name, size in found:
             # Consoles make objects without content for folders.
-            if name and (size or not following.startswith(f"{name}/")):
+            if size or (name and not _is_folder(name, found)):
                 yield name, size
 
     def write(self, name: str, write: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
@@ -128,8 +129,13 @@ class ObjectStore:
 
     def _read_to_end(self, name: str, offset: int) -> bytes:
         with _said_of(self._file(name)):
-            got = obstore.get(self._client("read"), name, options={"range": {"offset": offset}} if offset else None)
-            content = bytes(got.bytes())
+            try:
+                got = obstore.get(self._client("read"), name, options={"range": {"offset": offset}} if offset else None)
+                content = bytes(got.bytes())
+            except BaseError as error:
+                if read_answer(error).status == 416:  # from the end on there is nothing
+                    return b""
+                raise
         if len(content) < got.meta["size"] - offset:
             raise cut_short(self._file(name), offset, got.meta["size"] - offset, len(content))
         return content
@@ -151,6 +157,12 @@ class ObjectStore:
             short = cut_short(self._file(name), offset, length, len(piece))
             pieces.append((i, piece if len(piece) == length else short))
         return pieces
+
+
+def _is_folder(name: str, found: list[tuple[str, int]]) -> bool:
+    """Tell whether there are files below a name, among all that are sorted by their names as bytes."""
+    i = bisect_left(found, f"{name}/".encode(), key=lambda pair: pair[0].encode())
+    return i < len(found) and found[i][0].startswith(f"{name}/")
 
 
 def note_process(url: str) -> None:
