@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrSECRETofTESTS"}
 
@@ -83,7 +83,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer_well(self, fault):
         parts = urlsplit(self.path)
         if "list-type" in parts.query:
-            self.send(200, _listing(self.server.objects))
+            self.send(200, _listing(self.server.objects, parse_qs(parts.query).get("prefix", [""])[0]))
             return
         content = self.server.objects.get(unquote(parts.path).lstrip("/"))
         if self.command == "PROPFIND":
@@ -124,11 +124,12 @@ def _malformed(handler):
     handler.send(400, b"<Error><Code>AuthorizationHeaderMalformed</Code></Error>")
 
 
-def _listing(objects):
+def _listing(objects, prefix):
     entries = "".join(
         f"<Contents><Key>{key.partition('/')[2]}</Key><LastModified>2015-10-21T07:28:00.000Z</LastModified>"
         f"<Size>{len(content)}</Size><ETag>1</ETag></Contents>"
         for key, content in sorted(objects.items())
+        if key.partition("/")[2].startswith(prefix)
     )
     return f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
 

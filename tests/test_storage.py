@@ -182,6 +182,21 @@ def test_many_threads_read_at_once(store):
         assert all(pool.map(read, names * 4))
 
 
+def test_a_large_file_is_sent_in_parts(moto, monkeypatch):
+    import boto3
+
+    from dptmat.data import object_store
+
+    make_bucket(monkeypatch, moto, "large")
+    monkeypatch.setattr(object_store, "_PART", 5 << 20)
+    store, content = open_store("s3://large"), os.urandom(12 << 20)
+    put(store, "big", content)
+    assert store.read("big", 1 << 20, 9 << 20) == content[1 << 20 : 10 << 20]
+    assert boto3.client("s3").head_object(Bucket="large", Key="big")["ETag"].strip('"').endswith("-3")
+    with pytest.raises(FileExistsError):
+        store.write("big", lambda file: file.write(content), replace=False)
+
+
 def open_files():
     return len(os.listdir("/proc/self/fd"))
 

@@ -5,7 +5,7 @@ import os
 import re
 from typing import NamedTuple
 
-from dptmat.data.storage import StoreAwayError
+from dptmat.data.storage import StoreAwayError, cut_short
 from dptmat.data.store_address import Address
 from dptmat.errors import UserError, few, first_line
 
@@ -102,10 +102,12 @@ def os_error(error: BaseException, file: str) -> OSError:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
     if answer.kind == "AlreadyExistsError":
         return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), file)
-    if answer.kind in ("PermissionDeniedError", "UnauthenticatedError"):
+    if answer.status in (401, 403):
         return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {answer}", file)
-    if "non-partial response" in str(error):
-        return OSError(errno.ENOTSUP, f"{answer.host} sends whole files only, and no ranges of bytes", file)
+    if "non-partial response" in str(error) or "Range request not supported" in str(error):
+        return OSError(errno.ENOTSUP, "its server sends whole files only, and no ranges of bytes", file)
+    if got := re.search(r"Requested (\d+)\.\.(\d+), got \d+\.\.(\d+)", str(error)):
+        return cut_short(file, int(got[1]), int(got[2]) - int(got[1]), int(got[3]) - int(got[1]))
     if answer.status in (405, 501) or answer.kind in ("NotSupportedError", "NotImplementedError"):
         return OSError(errno.ENOTSUP, f"not possible there: {answer}", file)
     if isinstance(error, ValueError) or answer.kind == "InvalidPathError":
