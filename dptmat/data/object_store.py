@@ -17,7 +17,7 @@ from obstore.store import AzureStore, GCSStore, S3Store, from_url
 from dptmat.data.range_reads import Readers, join_spans
 from dptmat.data.storage import Span, StoreAwayError, cut_short
 from dptmat.data.store_address import Address
-from dptmat.data.store_answers import os_error, read_answer
+from dptmat.data.store_answers import is_beyond_end, os_error
 from dptmat.errors import UserError
 
 _PART = 32 << 20  # bytes of a part of an upload: S3 takes 10,000 of them, and has a price for each
@@ -123,7 +123,7 @@ class ObjectStore:
             try:
                 return obstore.get_range(self._client("read"), name, start=offset, length=length)
             except BaseError as error:
-                if read_answer(error).status == 416:
+                if is_beyond_end(error):
                     return b""
                 raise
 
@@ -133,7 +133,7 @@ class ObjectStore:
                 got = obstore.get(self._client("read"), name, options={"range": {"offset": offset}} if offset else None)
                 content = bytes(got.bytes())
             except BaseError as error:
-                if read_answer(error).status == 416:  # from the end on there is nothing
+                if is_beyond_end(error):  # from the end on there is nothing
                     return b""
                 raise
         if len(content) < got.meta["size"] - offset:

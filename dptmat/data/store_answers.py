@@ -14,7 +14,7 @@ _OF_CREDENTIALS = frozenset(
     (
         *("SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
         *("RequestTimeTooSkewed", "RequestExpired", "InvalidSecurity", "NotSignedUp", "AccountProblem"),
-        *("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthenticationRequired", "NoAuthenticationInformation"),
+        *("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthorizationFailure", "NoAuthenticationInformation"),
     )
 )
 _OF_REGION = frozenset(("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"))
@@ -91,6 +91,11 @@ def read_answer(error: BaseException) -> Answer:
         host[1] if host else "the store",
         connection,
     )
+
+
+def is_beyond_end(error: BaseException) -> bool:
+    """Tell whether a range was asked for that begins where its file ends, or beyond."""
+    return read_answer(error).status == 416 or "Wanted range starting at" in str(error)
 
 
 def os_error(error: BaseException, file: str) -> OSError:
