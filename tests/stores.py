@@ -152,6 +152,7 @@ def use_endpoint(monkeypatch, url, **more):
             monkeypatch.delenv(name)
     for name, value in {
         "AWS_ENDPOINT_URL": url,
+        "NO_PROXY": "127.0.0.1",
         "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9",
         "AWS_CONFIG_FILE": "/nowhere",
         "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",

@@ -4,7 +4,9 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -239,6 +241,55 @@ def test_a_web_server_gives_ranges_and_lists_nothing(server):
     server.ranges = False
     with pytest.raises(OSError, match="sends whole files only"):
         store.read("a b%.jpg", 10, 20)
+
+
+def test_a_web_server_that_sends_elsewhere_or_says_little_is_read(server):
+    server.objects["data/a"] = CONTENT
+    store = open_store(f"{server.url}/old/")
+
+    def send_elsewhere(handler):
+        if handler.path.startswith("/old/"):
+            handler.send(302, b"", {"Location": f"{server.url}/data/{handler.path.rpartition('/')[2]}"})
+        else:
+            handler._answer_well(None)
+
+    server.always = send_elsewhere
+    assert store.read("a", 10, 20) == CONTENT[10:30]
+    assert store.read("a") == CONTENT
+    assert store.size("a") == len(CONTENT)
+
+
+def test_a_web_server_that_hides_its_folder_is_a_store(server):
+    server.objects["data/a"] = CONTENT
+    server.always = lambda handler: handler.send(401, b"")
+    store = open_store(f"{server.url}/data")
+    with pytest.raises(PermissionError, match="data/a"):
+        store.read("a", 0, 5)
+
+
+def test_a_web_page_that_is_made_as_it_is_sent_is_no_file(server):
+    store = open_store(f"{server.url}/data")
+
+    def send_chunks(handler):
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"3\r\nabc\r\n0\r\n\r\n")
+
+    server.always = send_chunks
+    with pytest.raises(OSError, match="does not say how long it is"):
+        store.read("a")
+
+
+def test_a_read_that_waits_can_be_interrupted(server, store):
+    server.always = "stall"
+    for wait in (lambda: store.read("a", 0, 5), lambda: store.read_many([Span("a", 0, 5)]), lambda: store.size("a")):
+        timer = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+        begin = time.monotonic()
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+        assert time.monotonic() - begin < 3
 
 
 def test_the_region_of_a_bucket_is_found(server, monkeypatch):

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -171,7 +172,7 @@ def test_a_store_goes_to_another_process(store):
 
 
 def test_many_threads_read_at_once(store):
-    names = [f"{i:04}" for i in range(150 if isinstance(store, LocalStore) else 40)]
+    names = [f"{i:04}" for i in range(40)]
     for name in names:
         put(store, name, name.encode() * 100)
 
@@ -263,6 +264,23 @@ def test_names_follow_links_but_not_in_circles(tmp_path):
     assert list(LocalStore(tmp_path).names()) == [("circle/link/x", 1), ("circle/y", 2), ("real/deep/x", 1)]
 
 
+def test_names_leave_out_what_goes_meanwhile(tmp_path):
+    for name in ("a", "b", "c/d", "e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    names = LocalStore(tmp_path).names()
+    assert next(names) == ("a", 1)
+    (tmp_path / "b").unlink()
+    shutil.rmtree(tmp_path / "c")
+    assert list(names) == [("e", 1)]
+
+
+def test_a_file_in_the_place_of_a_folder_is_not_taken_for_the_file_itself(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    with pytest.raises(NotADirectoryError, match="'.*/a'"):
+        LocalStore(tmp_path).write("a/b", lambda file: None, replace=False)
+
+
 def test_names_need_not_be_text(tmp_path):
     name = os.fsdecode(b"\xff\xfe.jpg")
     (tmp_path / name).write_bytes(b"1")
@@ -301,6 +319,7 @@ def test_an_address_is_told_from_a_path(text, expected):
         ("ftp://host/x", r"`data` .* ftp://; give a path, or one of s3://.*gs://"),
         ("file:///x", r"`data` .* file://; give a path"),
         (Path("s3://bucket/x"), r"`data` begins with s3:/; .* no Path"),
+        ("", r"`data` is empty; give the path of a folder"),
         (__file__, r"`data` .*test_storage.py is no folder; point it at the folder"),
     ],
 )

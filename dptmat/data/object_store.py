@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -64,11 +65,11 @@ class ObjectStore:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         if length is None:
-            return self._read_to_end(name, offset)
-        content = self._fetch(name, offset, length)
+            return self._do(name, lambda: self._read_to_end(name, offset))
+        content = self._do(name, lambda: bytes(self._fetch(name, offset, length)))
         if len(content) < length:
             raise cut_short(self._file(name), offset, length, len(content))
-        return bytes(content)
+        return content
 
     def read_many(self, spans: Sequence[Span]) -> list[bytes | OSError]:
         found: list[bytes | OSError] = [b""] * len(spans)
@@ -79,13 +80,11 @@ class ObjectStore:
         return found
 
     def size(self, name: str) -> int:
-        with _said_of(self._file(name)):
-            return obstore.head(self._client("read"), name)["size"]
+        return self._do(name, lambda: obstore.head(self._client("read"), name)["size"])
 
     def names(self) -> Iterator[tuple[str, int]]:
         with _said_of_listing(self.url):
-            pages = obstore.list(self._client("read"), chunk_size=1000)
-            found = [(entry["path"], entry["size"]) for page in pages for entry in page]
+            found = self._do("", self._list)
         found.sort(key=lambda pair: pair[0].encode())
         for name, size in found:
             # Consoles make objects without content for folders.
@@ -96,16 +95,30 @@ class ObjectStore:
         with tempfile.TemporaryFile() as spool:
             write(spool)
             spool.seek(0)
-            mode: Any = "overwrite" if replace else "create"
-            with _said_of(self._file(name)):
-                obstore.put(self._client("write"), name, spool, mode=mode, chunk_size=_PART, max_concurrency=4)
+            how: dict[str, Any] = {"mode": "overwrite" if replace else "create", "chunk_size": _PART}
+            self._do(name, lambda: obstore.put(self._client("write"), name, spool, max_concurrency=4, **how))
 
     def delete(self, name: str) -> None:
-        with suppress(FileNotFoundError), _said_of(self._file(name)):  # S3 does not say, others do
-            obstore.delete(self._client("write"), name)
+        with suppress(FileNotFoundError):  # S3 does not say, others do
+            self._do(name, lambda: obstore.delete(self._client("write"), name))
 
     def _file(self, name: str) -> str:
-        return f"{self.url}/{name}"
+        return f"{self.url}/{name}" if name else self.url
+
+    def _do(self, name: str, job: Callable[[], Any]) -> Any:
+        """Do what asks obstore. The main thread has another one do it, so that it can be interrupted meanwhile."""
+
+        def do() -> Any:
+            try:
+                return job()
+            except ERRORS as error:
+                raise os_error(error, self._file(name)) from None
+
+        return _readers(os.getpid()).run_one(do) if threading.current_thread() is threading.main_thread() else do()
+
+    def _list(self) -> list[tuple[str, int]]:
+        pages = obstore.list(self._client("read"), chunk_size=1000)
+        return [(entry["path"], entry["size"]) for page in pages for entry in page]
 
     def _client(self, purpose: str) -> Any:
         """Return obstore's store: made where it is first used, after it has come to another process by pickle."""
@@ -117,25 +130,21 @@ class ObjectStore:
 
     def _fetch(self, name: str, offset: int, length: int) -> Any:
         """Return bytes of a file, fewer where it ends."""
-        if length == 0:
-            return b""
-        with _said_of(self._file(name)):
-            try:
-                return obstore.get_range(self._client("read"), name, start=offset, length=length)
-            except BaseError as error:
-                if is_beyond_end(error):
-                    return b""
-                raise
+        try:
+            return obstore.get_range(self._client("read"), name, start=offset, length=length) if length else b""
+        except BaseError as error:
+            if is_beyond_end(error):
+                return b""
+            raise
 
     def _read_to_end(self, name: str, offset: int) -> bytes:
-        with _said_of(self._file(name)):
-            try:
-                got = obstore.get(self._client("read"), name, options={"range": {"offset": offset}} if offset else None)
-                content = bytes(got.bytes())
-            except BaseError as error:
-                if is_beyond_end(error):  # from the end on there is nothing
-                    return b""
-                raise
+        try:
+            got = obstore.get(self._client("read"), name, options={"range": {"offset": offset}} if offset else None)
+            content = bytes(got.bytes())
+        except BaseError as error:
+            if is_beyond_end(error):
+                return b""
+            raise
         if len(content) < got.meta["size"] - offset:
             raise cut_short(self._file(name), offset, got.meta["size"] - offset, len(content))
         return content
@@ -145,7 +154,7 @@ class ObjectStore:
         name, start = spans[block[0]].name, spans[block[0]].offset
         end = max(spans[i].offset + spans[i].length for i in block)
         try:
-            content = memoryview(self._fetch(name, start, end - start))
+            content = memoryview(self._do(name, lambda: self._fetch(name, start, end - start)))
         except StoreAwayError:
             raise
         except OSError as error:
@@ -181,20 +190,10 @@ def note_process(url: str) -> None:
 
 
 @contextmanager
-def _said_of(file: str) -> Iterator[None]:
-    """Raise as an `OSError` that names the file what obstore raises."""
-    try:
-        yield
-    except ERRORS as error:
-        raise os_error(error, file) from None
-
-
-@contextmanager
 def _said_of_listing(url: str) -> Iterator[None]:
     """Say what keeps a store from being listed."""
     try:
-        with _said_of(url):
-            yield
+        yield
     except StoreAwayError:
         raise
     except OSError as error:

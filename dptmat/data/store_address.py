@@ -83,6 +83,11 @@ def check_environment(address: Address, parameter: str) -> None:
             raise UserError(f"`{parameter}` {address}: {name} must begin with http:// or https://, and is {value!r}")
 
 
+def is_bucket(address: Address) -> bool:
+    """Tell whether an address has a bucket of S3 in the place of a host."""
+    return address.scheme in _S3
+
+
 def given_region() -> str:
     """Return the region that the environment names, or ""."""
     return next((os.environ[name] for name in _REGIONS if os.environ.get(name)), "")

@@ -14,7 +14,8 @@ _OF_CREDENTIALS = frozenset(
     (
         *("SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
         *("RequestTimeTooSkewed", "RequestExpired", "InvalidSecurity", "NotSignedUp", "AccountProblem"),
-        *("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthorizationFailure", "NoAuthenticationInformation"),
+        *("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthenticationRequired", "NoAuthenticationInformation"),
+        *("AuthorizationFailure", "UserProjectMissing"),
     )
 )
 _OF_REGION = frozenset(("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"))
@@ -48,7 +49,7 @@ class Answer(NamedTuple):
 
     @property
     def is_of_credentials(self) -> bool:
-        return self.code in _OF_CREDENTIALS or (self.status == 401 and self.code != "AccessDenied")
+        return self.code in _OF_CREDENTIALS
 
     @property
     def is_of_region(self) -> bool:
@@ -81,7 +82,7 @@ def read_answer(error: BaseException) -> Answer:
         connection = "credentials"
     elif "redirect without LOCATION" in text:
         connection = "redirect"
-    elif not status and "HTTP error" in text:
+    elif not status and "HttpError {" in text:
         names = {"dns error": "dns", "kind: Timeout": "timeout", "TimedOut": "timeout"}
         connection = next((name for sign, name in names.items() if sign in text), "connect")
     return Answer(
@@ -111,6 +112,8 @@ def os_error(error: BaseException, file: str) -> OSError:
         return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {answer}", file)
     if "non-partial response" in str(error) or "Range request not supported" in str(error):
         return OSError(errno.ENOTSUP, "its server sends whole files only, and no ranges of bytes", file)
+    if "Content-Length" in str(error) and not answer.connection:
+        return OSError(errno.ENOTSUP, "its server does not say how long it is", file)
     if got := re.search(r"Requested (\d+)\.\.(\d+), got \d+\.\.(\d+)", str(error)):
         return cut_short(file, int(got[1]), int(got[2]) - int(got[1]), int(got[3]) - int(got[1]))
     if answer.status in (405, 501) or answer.kind in ("NotSupportedError", "NotImplementedError"):
