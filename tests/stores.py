@@ -77,7 +77,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with server.lock:
                 server.at_once -= 1
 
-    do_GET = do_HEAD = do_PROPFIND = _serve
+    do_GET = do_HEAD = do_PUT = do_PROPFIND = _serve
 
     def _answer(self, fault):
         if callable(fault):

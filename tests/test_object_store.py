@@ -136,6 +136,17 @@ def test_a_file_that_is_refused_is_told_from_credentials_that_are(server, store,
             store.read_many([Span("a", 0, 5)])
 
 
+def test_credentials_that_are_lost_on_the_way_are_waited_for(server, monkeypatch, impatient):
+    """As of a machine whose metadata service refuses for a time."""
+    store = open_store("s3://bkt/p")
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", server.url)
+    server.always = lambda handler: handler.send(403, b"")
+    with pytest.raises(StoreAwayError, match="no credentials were found"):
+        store.read("a", 0, 5)
+
+
 def test_an_answer_shorter_than_asked_for_is_an_error(server, store):
     short = {"Content-Range": f"bytes 0-49/{len(CONTENT)}"}
     server.always = lambda handler: handler.send(206, CONTENT[:50], short)
@@ -350,12 +361,34 @@ def test_a_store_that_refuses_is_said_in_a_line(server, caplog, fault, message):
     [
         ("http://no.such.host.invalid", "there is no host no.such.host.invalid; see whether the address is right"),
         ("http://127.0.0.1:9", "there is no connection to 127.0.0.1:9; see whether"),
-        ("127.0.0.1:9000", "AWS_ENDPOINT_URL must begin with http:// or https://"),
+        ("https://127.0.0.1:1", "there is no connection to 127.0.0.1:1; see whether"),
+        *(
+            (endpoint, "the variable AWS_ENDPOINT_URL is no address; write http:// or https:// and a host, or unset it")
+            for endpoint in ("127.0.0.1:9000", "", "http://127.0.0.1:99999", "http://[::1", "http://", SECRET)
+        ),
     ],
 )
 def test_a_wrong_endpoint_is_said_in_a_line(server, monkeypatch, endpoint, message):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     assert message in refusal("s3://bkt/p")
+
+
+@pytest.mark.parametrize("name", [*CREDENTIALS, "AWS_SESSION_TOKEN"])
+@pytest.mark.parametrize("value", ["x\n", " x", "x\ny"])
+def test_credentials_with_a_line_break_are_said_in_a_line(server, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert f"the variable {name} holds a line break, or a blank at an end; set it anew" in refusal("s3://bkt/p")
+
+
+def test_a_panic_of_the_library_is_said_in_a_line(server, monkeypatch):
+    class Panic(BaseException):
+        pass
+
+    def panic(*words):
+        raise Panic("InvalidHeaderValue")
+
+    monkeypatch.setattr(object_store, "ask", panic)
+    assert "s3://bkt/p: InvalidHeaderValue; see whether the address and AWS_ACCESS_KEY_ID" in refusal("s3://bkt/p")
 
 
 @pytest.mark.slow
@@ -404,9 +437,16 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(url, shown):
     assert f"`data` {shown} holds a user, a password, a query or a token" in message
 
 
-@pytest.mark.parametrize("url", ["s3://", "s3:///x", "gs:///"])
-def test_an_address_without_a_bucket_is_refused(url):
-    assert "names no bucket; write " in refusal(url)
+@pytest.mark.parametrize(
+    ("url", "what"), [("s3://", "bucket"), ("s3:///x", "bucket"), ("gs:///", "bucket"), ("https:///x", "host")]
+)
+def test_an_address_without_a_bucket_is_refused(url, what):
+    assert f"names no {what}; write " in refusal(url)
+
+
+@pytest.mark.parametrize("url", ["s3://b kt/x", "s3://b[kt/x"])
+def test_a_bucket_whose_name_is_none_is_refused(server, url):
+    assert "; see whether the address and AWS_ACCESS_KEY_ID" in refusal(url)
 
 
 @pytest.mark.parametrize("url", ["s3://bkt/a//b", "s3://bkt/../b", "s3://bkt/./b", "s3://bkt/a\nb"])

@@ -1,12 +1,11 @@
 """Object stores: S3 and what speaks it, Google, Azure, and web servers. The only file that imports obstore."""
 
-import errno
 import os
 import tempfile
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any, BinaryIO
@@ -18,8 +17,7 @@ from obstore.store import AzureStore, GCSStore, S3Store, from_url
 from dptmat.data.range_reads import Readers, join_spans
 from dptmat.data.storage import Span, StoreAwayError, cut_short
 from dptmat.data.store_address import Address
-from dptmat.data.store_answers import is_beyond_end, os_error
-from dptmat.errors import UserError
+from dptmat.data.store_answers import explain_listing, is_beyond_end, os_error
 
 _PART = 32 << 20  # bytes of a part of an upload: S3 takes 10,000 of them, and has a price for each
 
@@ -83,8 +81,10 @@ class ObjectStore:
         return self._do(name, lambda: obstore.head(self._client("read"), name)["size"])
 
     def names(self) -> Iterator[tuple[str, int]]:
-        with _said_of_listing(self.url):
+        try:
             found = self._do("", self._list)
+        except OSError as error:
+            raise explain_listing(error, self._address) from None
         found.sort(key=lambda pair: pair[0].encode())
         for name, size in found:
             # Consoles make objects without content for folders.
@@ -187,26 +187,6 @@ def note_process(url: str) -> None:
             'start worker processes by "spawn" or "forkserver"'
         )
     _first_process = os.getpid()
-
-
-@contextmanager
-def _said_of_listing(url: str) -> Iterator[None]:
-    """Say what keeps a store from being listed."""
-    try:
-        yield
-    except StoreAwayError:
-        raise
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise UserError(
-                f"{url} holds objects whose keys have //, /./ or /../ in them, which cannot be listed; "
-                "rename them, or point at a folder without them"
-            ) from None
-        if url.startswith("http") and error.errno in (errno.ENOTSUP, errno.ENOENT, errno.EACCES):
-            raise UserError(
-                f"{url} is a web server, which lists no files; use a bucket, or pack or index the files where they lie"
-            ) from None
-        raise
 
 
 @cache

@@ -44,12 +44,12 @@ def connect(url: str, parameter: str) -> object_store.ObjectStore:
     """
     address = parse_address(url, parameter)
     check_environment(address, parameter)
-    answers: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             answers.put(_ask(address, parameter))
-        except Exception as error:
+        except BaseException as error:  # a panic of obstore, too
             answers.put(error)
 
     threading.Thread(target=ask, name="object store", daemon=True).start()
@@ -61,6 +61,8 @@ def connect(url: str, parameter: str) -> object_store.ObjectStore:
         ) from None
     if isinstance(answer, Exception):
         raise answer
+    if isinstance(answer, BaseException):
+        raise explain(answer, address, parameter, _unread(address.provider)) from None
     return object_store.ObjectStore(address, answer)
 
 
