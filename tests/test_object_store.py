@@ -16,8 +16,8 @@ from stores import CREDENTIALS, FaultyServer, azurite, seaweedfs, use_endpoint, 
 pytest.importorskip("obstore")
 from dptmat.data import object_store, store_opening
 from dptmat.data.range_reads import Readers, join_spans
-from dptmat.data.storage import Span, StoreAwayError, open_store
-from dptmat.errors import UserError
+from dptmat.data.storage import Span, open_store
+from dptmat.errors import StoreAwayError, UserError
 
 CONTENT = os.urandom(1 << 16)
 SECRET = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]

@@ -80,8 +80,11 @@ def preview_command(config_file: str | None, out: str, **options: Any) -> None:
 
 
 @dptmat.command("index")
-@click.option("--data", required=True, metavar="DIR|FILE", help="Photographs: a folder, or a text file of paths.")
-@click.option("--out", default="photographs.txt", metavar="FILE", show_default=True, help="List of the good ones.")
+@click.option("--data", required=True, metavar="DIR|FILE|URL", help="Photographs, as pretrain --data takes them.")
+@click.option(
+    "--out", default="photographs.txt", metavar="FILE|DIR", show_default=True,
+    help="What to write: a list of the good ones; or where they are in shards a folder, which tells where in them.",
+)  # fmt: skip
 def index_command(data: str, out: str) -> None:
     """Decode every photograph once, strictly; name the bad ones and write a list of the good ones for --data.
 
@@ -89,10 +92,15 @@ def index_command(data: str, out: str) -> None:
     """
     from dptmat.data.check import check_photographs
     from dptmat.data.index import ImageIndex, write_list
+    from dptmat.data.photographs import open_photographs
+    from dptmat.data.storage import open_store
 
     show_log(err=True)
-    require_place_for_a_file(out, f"--out {out}", replaces=("text", "empty"))
-    index = ImageIndex.open(data)
+    index = open_photographs(data)
+    if isinstance(index, ImageIndex):
+        require_place_for_a_file(out, f"--out {out}", replaces=("text", "empty"))
+    elif Path(out).exists() and not Path(out).is_dir():
+        raise UserError(f"--out {out} is a file; the photographs are in shards, of which a folder is written")
     index.require_some_file(f"`data` {data}")
     bad: dict[str, str] = {}
     with click.progressbar(length=len(index), file=sys.stderr) as bar:
@@ -103,5 +111,8 @@ def index_command(data: str, out: str) -> None:
         click.echo(f"left out: {path}: {reason}")
     if len(bad) >= len(index):
         raise UserError(f"none of the {len(index)} photographs of `data` {data} can be read, so {out} is not written")
-    write_list(out, index, bad)
+    if isinstance(index, ImageIndex):
+        write_list(out, index, bad)
+    else:
+        index.write_index(open_store(out, "out"), bad)
     click.echo(f"{out}: {len(index) - len(bad)} photographs, {len(bad)} left out")

@@ -15,9 +15,10 @@ from obstore.exceptions import BaseError, UnknownConfigurationKeyError
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from dptmat.data.range_reads import Readers, join_spans
-from dptmat.data.storage import Span, StoreAwayError, cut_short
+from dptmat.data.storage import Span, cut_short
 from dptmat.data.store_address import Address
 from dptmat.data.store_answers import explain_listing, is_beyond_end, os_error
+from dptmat.errors import StoreAwayError
 
 _PART = 32 << 20  # bytes of a part of an upload: S3 takes 10,000 of them, and has a price for each
 

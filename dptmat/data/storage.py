@@ -26,10 +26,6 @@ class Span(NamedTuple):
     length: int
 
 
-class StoreAwayError(OSError):
-    """The store does not answer, throttles without end, or refuses now: to be waited for, it says nothing of a file."""
-
-
 class Store(Protocol):
     """A folder or a bucket with a prefix. It can be pickled, and read by many threads at once."""
 

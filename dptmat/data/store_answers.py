@@ -5,9 +5,9 @@ import os
 import re
 from typing import NamedTuple
 
-from dptmat.data.storage import StoreAwayError, cut_short
+from dptmat.data.storage import cut_short
 from dptmat.data.store_address import Address
-from dptmat.errors import UserError, few, first_line
+from dptmat.errors import StoreAwayError, UserError, few, first_line
 
 # What S3, Google and Azure answer where credentials are at fault, and not the right to one object.
 _OF_CREDENTIALS = frozenset(
