@@ -13,6 +13,7 @@ STACKS = {
 # 0.11.1 is the last release for Python 3.10.
 REMOTE = ["obstore>=0.11"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
+PARQUET = ["pyarrow>=19.0.1"]  # older ones fail in some files that are read page by page
 
 setup(
     name="dptmat",
@@ -55,6 +56,7 @@ setup(
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
         "ray": ["ray>=2.40"],
+        "parquet": PARQUET,
         "remote": REMOTE,
         "test": [
             "pytest>=8",
@@ -66,7 +68,9 @@ setup(
             "setuptools>=68",
             "scikit-image>=0.22",
             "onnxruntime>=1.20",
+            "webdataset>=1.0",
             *ONNX,
+            *PARQUET,
             *REMOTE,
             "moto[s3,server]>=5.2",
             "webdataset>=1.0",

@@ -24,7 +24,7 @@ from packed import Fatal, write_tar
 from PIL import Image
 from ranges import make_augmentation
 
-from dptmat.cli.data import _share
+from dptmat.cli.pack import _share
 from dptmat.data.index import ImageIndex
 from dptmat.data.photographs import open_photographs
 from dptmat.data.sampler import Sampler

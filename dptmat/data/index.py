@@ -7,8 +7,7 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -17,10 +16,9 @@ import numpy as np
 
 from dptmat.data.folders import walk_images
 from dptmat.data.image_io import EXTENSIONS
-from dptmat.data.storage import Span, Store
 from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
-from dptmat.pipelines.source import Photo, name_of
+from dptmat.pipelines.source import name_of
 
 _CHUNK = 1 << 22  # bytes of a list that are looked at together
 _BLANKS = (b" ", b"\t", b"\r")
@@ -40,8 +38,6 @@ class ImageIndex:
 
     def __init__(self, lines: bytes | mmap.mmap, root: str | Path) -> None:
         self._lines, self._root = lines, Path(root)
-        self._store: Store | None = None
-        self._sizes = np.empty(0, np.int64)  # of objects in a store
         self._ends = _find_ends(lines)  # int64 [N]
         first = lines[: self._ends[0]] if len(self._ends) else b""
         self._of_windows = first.endswith(b"\r") and not self._is_there(first)  # lines end as there
@@ -98,24 +94,16 @@ class ImageIndex:
         with open(data, "rb") as file:
             return cls(_copy_list(file, called), data.absolute().parent)
 
-    @classmethod
-    def of_store(cls, store: Store, objects: Sequence[tuple[str, int]]) -> "ImageIndex":
-        """Take objects in a store, each a photograph, by name and bytes; ``index[i]`` then is a `StoredObject`."""
-        index = cls(b"".join(os.fsencode(name) + b"\n" for name, _ in objects), "")
-        index._store, index._sizes = store, np.array([size for _, size in objects], np.int64)
-        return index
-
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, i: int) -> Photo:
+    def __getitem__(self, i: int) -> str:
         if not 0 <= i < len(self):
             raise IndexError(f"there is no photograph {i} among {len(self)}")
-        line = os.fsdecode(self._line(i))
-        return StoredObject(self._store, line, int(self._sizes[i])) if self._store else str(self._root / line)
+        return str(self._root / os.fsdecode(self._line(i)))
 
-    def take(self, numbers: Sequence[int] | np.ndarray) -> list[Photo]:
-        """Return the photographs of some numbers."""
+    def take(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
+        """Return the paths of some numbers."""
         return [self[i] for i in numbers]
 
     def _line(self, i: int) -> bytes:
@@ -137,7 +125,7 @@ class ImageIndex:
             UserError: It is so; the message calls the list ``called``.
         """
         looked_at = np.unique(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int)).tolist()
-        if self._store or any(os.path.exists(name_of(self[i])) for i in looked_at):
+        if any(os.path.exists(self[i]) for i in looked_at):
             return
         line, path = os.fsdecode(self._line(0)), self[0]
         relative = "" if os.path.isabs(line) else f"; relative paths are relative to {self._root}, the list's folder"
@@ -148,7 +136,7 @@ class ImageIndex:
 
     @property
     def prefers_blocks(self) -> bool:
-        """Whether photographs that lie together are read together at less cost: no, each is an object of its own."""
+        """Whether photographs that lie together are read together at less cost."""
         return False
 
     def occurrences(self, paths: Iterable[str]) -> np.ndarray:  # int64, one for each path
@@ -164,7 +152,7 @@ class ImageIndex:
     @cached_property
     def _hashes(self) -> np.ndarray:
         """Hashes of the absolute, normalized paths in ascending order: int64 [N]."""
-        root = os.fsencode(self._store.url if self._store else os.path.abspath(self._root)).rstrip(b"/") + b"/"
+        root = os.path.join(os.fsencode(os.path.abspath(self._root)), b"")
         hashes = (hash(_normalize(root, self._line(i))) for i in range(len(self)))
         return np.sort(np.fromiter(hashes, np.int64, len(self)))
 
@@ -189,37 +177,6 @@ class ImageIndex:
             yield self._lines[start : start + _CHUNK]
         if self._lines[-1:] != b"\n":
             yield b"\n"
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object in a store that is a photograph: a `dptmat.pipelines.source.Stored`."""
-
-    store: Store
-    path: str  # in the store
-    size: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.store.url}/{self.path}"
-
-    @property
-    def fetch_many(self) -> Callable[[Sequence["StoredObject"]], list[bytes | OSError]]:
-        return fetch_objects
-
-    def read(self, most: int) -> bytes:
-        """Read it, or its first bytes.
-
-        Raises:
-            OSError: It cannot be read.
-        """
-        return self.store.read(self.path, 0, min(most, self.size))
-
-
-def fetch_objects(photos: Sequence[StoredObject]) -> list[bytes | OSError]:
-    """Read many objects of one store together: their bytes, or the error of each that cannot be read."""
-    store = photos[0].store
-    return store.read_many([Span(photo.path, 0, photo.size) for photo in photos])
 
 
 def _copy_list(file: BinaryIO, called: str) -> mmap.mmap:

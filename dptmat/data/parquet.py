@@ -16,6 +16,7 @@ from dptmat.errors import UserError, few, first_line
 from dptmat.file_kinds import HEAD, name_kind
 
 MAGIC = b"PAR1"
+_PYARROW = 19  # the oldest version that reads all layouts page by page
 _NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content", "data")
 _PLAIN = {"PLAIN", "RLE", "BIT_PACKED"}  # the latter two are of the levels that say which values are null
 _ROWS = 16  # decoded at once
@@ -93,6 +94,9 @@ def _reading(file: StoredFile) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(f"{file.path} is a Parquet file, which pyarrow reads: pip install 'dptmat[parquet]'") from error
+    if int(pyarrow.__version__.partition(".")[0]) < _PYARROW:
+        told = f"pyarrow {pyarrow.__version__} is too old to read {file.path} page by page"
+        raise UserError(f"{told}: pip install --upgrade 'dptmat[parquet]'")
     if file.alone(max(file.size - 4, 0), min(file.size, 4)) != MAGIC:
         raise file.damaged(file.size, "a Parquet file ends with PAR1")
     try:
@@ -180,6 +184,8 @@ def _images(parquet: Any, column: str, others: Counter[str], file: StoredFile) -
 def _locate(file: StoredFile, content: bytes, start: int, end: int) -> int:
     """Return where the bytes of a value lie, the first place after that of the value before it."""
     head = len(content).to_bytes(4, "little") + content[:64]
+    if start + 4 + len(content) <= end and file.at(start, 4 + len(content)) == head[:4] + content:  # within one page
+        return start + 4
     for count, place in enumerate(file.find(head, start, end)):
         if place + 4 + len(content) <= end and file.at(place + 4, len(content)) == content:
             return place + 4

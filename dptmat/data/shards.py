@@ -144,6 +144,15 @@ class ShardIndex:
                 raise UserError(f"{called}: no photograph is in {len(names)} files, such as {names[0]}")
             return cls(store, shards, Table.of_file(os.dup(file.fileno()), images))
 
+    @classmethod
+    def of_files(cls, store: Store, files: Sequence[tuple[str, int]]) -> "ShardIndex":
+        """Take files that are one photograph each, by name and bytes."""
+        with tempfile.TemporaryFile() as file:
+            file.write(np.array([(0, min(size, _LONGEST)) for _, size in files], ENTRY).tobytes())
+            file.flush()
+            table = Table.of_file(os.dup(file.fileno()), len(files))
+        return cls(store, [Shard(name, 1, size, "") for name, size in files], table)
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 
@@ -178,13 +187,14 @@ class ShardIndex:
 
     def read(self, photo: Packed, most: int) -> bytes:
         """Read one photograph, or its first bytes; as `Packed.read`."""
-        self._require_same(photo.shard)
+        if not self._store.remote:
+            self._require_same(photo.shard)
         return self._store.read(self.shards[photo.shard].name, photo.offset, min(most, photo.length))
 
     @property
     def prefers_blocks(self) -> bool:
         """Whether photographs that lie together are read together at less cost."""
-        return self._store.remote
+        return self._store.remote and len(self) > len(self.shards)
 
     @property
     def is_fetched_together(self) -> bool:
@@ -228,11 +238,10 @@ class ShardIndex:
 
     def _fetch(self, photos: Sequence[Packed]) -> list[bytes | OSError]:
         others: dict[int, OSError] = {}
-        for shard in {photo.shard for photo in photos}:
+        # A store would be asked once more for each shard, one after the other: its ranges tell nearly as much.
+        for shard in {photo.shard for photo in photos if not self._store.remote}:
             try:
                 self._require_same(shard)
-            except StoreAwayError:
-                raise
             except OSError as error:
                 others[shard] = error
         whole = [photo for photo in photos if photo.shard not in others]
@@ -242,9 +251,9 @@ class ShardIndex:
 
     def _require_same(self, shard: int) -> None:
         """Refuse a shard that is not as long as the one that the index was made of."""
-        if shard not in self._sizes:
-            self._sizes[shard] = self._store.size(self.shards[shard].name)
         name, _, expected, _ = self.shards[shard]
+        if shard not in self._sizes:
+            self._sizes[shard] = self._store.size(name)
         if self._sizes[shard] != expected:
             raise OSError(f"its shard {name} has {self._sizes[shard]:,} bytes, where the index tells of {expected:,}")
 
@@ -260,6 +269,8 @@ class ShardIndex:
             except FileNotFoundError as error:
                 missing = f"{self.url}/{self.shards[shard].name}"
                 raise UserError(f"{called}: {INDEX} names {missing}, which is not there; copy it again") from error
+            except StoreAwayError:
+                raise
             except OSError as error:
                 reason = error.strerror or first_line(error)
                 raise UserError(f"{called}: {reason}; copy the shard again, or index the folder anew") from error
