@@ -55,8 +55,8 @@ setup(
         **STACKS,
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
-        "ray": ["ray>=2.40"],
         "parquet": PARQUET,
+        "ray": ["ray>=2.40"],
         "remote": REMOTE,
         "test": [
             "pytest>=8",
@@ -68,7 +68,6 @@ setup(
             "setuptools>=68",
             "scikit-image>=0.22",
             "onnxruntime>=1.20",
-            "webdataset>=1.0",
             *ONNX,
             *PARQUET,
             *REMOTE,
