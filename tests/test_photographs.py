@@ -1,15 +1,17 @@
 """Photographs wherever a user has them: a bucket gives the same batches, the same runs and the same words as a disk."""
 
 import json
+import urllib.request
 
 import numpy as np
 import pytest
 from packed import write_packed, write_tar
 from ranges import make_augmentation
-from stores import FaultyServer, use_endpoint
+from stores import FaultyServer, start_moto, use_endpoint
 
 from dptmat.data.photographs import open_photographs
 from dptmat.data.sampler import Sampler
+from dptmat.data.storage import open_store
 from dptmat.errors import UserError
 from dptmat.pipelines.encoded import read_encoded
 from dptmat.pipelines.loader import Loader
@@ -33,6 +35,10 @@ def bucket(monkeypatch):
 @pytest.fixture
 def contents(photographs):
     return [path.read_bytes() for path in sorted(photographs.iterdir())[:24]]
+
+
+def make_bucket(url, name):
+    urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT")).close()
 
 
 def upload(server, folder, prefix):
@@ -130,3 +136,46 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(bucket, data, message)
         open_photographs(data)
     assert "\n" not in str(refusal.value)
     assert str(refusal.value).startswith("`data` ")
+
+
+def test_packing_from_a_bucket_into_a_bucket_gives_the_bytes_of_the_disk(contents, tmp_path, dptmat, monkeypatch):
+    pytest.importorskip("moto.server")
+    server, url = start_moto()
+    use_endpoint(monkeypatch, url, AWS_REGION="us-east-1")
+    make_bucket(url, "bkt")
+    (tmp_path / "loose").mkdir()
+    bucket = open_store("s3://bkt")
+    for i, content in enumerate(contents):
+        (tmp_path / "loose" / f"{i:02d}.jpg").write_bytes(content)
+        bucket.write(f"loose/{i:02d}.jpg", lambda file, content=content: file.write(content))
+    words = ("--short-side", 64, "--per-shard", 10, "--workers", 1)
+    for data, out in ((tmp_path / "loose", tmp_path / "packed"), ("s3://bkt/loose", "s3://bkt/packed")):
+        status, _, err = dptmat("pack", "--data", data, "--out", out, *words)
+        assert status == 0, err
+    for path in (tmp_path / "packed").iterdir():
+        if path.suffix in (".tar", ".idx", ".bin") or path.name == "index.json":
+            assert bucket.read(f"packed/{path.name}") == path.read_bytes()
+    assert len(open_photographs("s3://bkt/packed")) == 24
+    server.stop()
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd"])
+def test_compressed_parquet_is_packed_by_its_rows(contents, tmp_path, dptmat, compression):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [*contents[:11], None, *contents[11:]]  # a row without an image
+    for name, part in (("train-0.parquet", rows[:9]), ("train-1.parquet", rows[9:])):
+        table = pyarrow.table({"image": [{"bytes": row, "path": "x.jpg"} for row in part], "label": [1] * len(part)})
+        (tmp_path / "data").mkdir(exist_ok=True)
+        parquet.write_table(table, tmp_path / "data" / name, compression=compression, row_group_size=4)
+    status, _, err = dptmat("pretrain", "--data", tmp_path / "data", "--out", tmp_path / "run")
+    assert status == 2
+    assert "dptmat pack" in err
+    words = ("--no-reencode", "--per-shard", 10, "--workers", 1)
+    status, out, err = dptmat("pack", "--data", tmp_path / "data", "--out", tmp_path / "packed", *words)
+    assert status == 0, err
+    assert "1 left out" in out
+    index = open_photographs(tmp_path / "packed")
+    assert [read_encoded(index[i]) for i in range(len(index))] == contents
+    assert "data/train-1.parquet@0.2" in (tmp_path / "packed/left_out.txt").read_text()

@@ -10,7 +10,8 @@ from dptmat.data.containers import CONTAINERS, is_container
 from dptmat.data.folders import has_images, is_litter
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.data.index import ImageIndex
-from dptmat.data.shards import INDEX, ShardIndex
+from dptmat.data.shard_list import INDEX
+from dptmat.data.shards import ShardIndex
 from dptmat.data.storage import Store, is_url, open_store
 from dptmat.errors import UserError
 

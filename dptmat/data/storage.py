@@ -32,6 +32,8 @@ class Store(Protocol):
     url: str  # absolute path, or URL without credentials and without a slash at its end
     remote: bool
 
+    def __hash__(self) -> int: ...
+
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return exactly ``length`` bytes of a file, or all from ``offset`` on.
 

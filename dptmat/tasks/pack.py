@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from dptmat.data.index import ImageIndex
+from dptmat.data.parquet import CompressedError
+from dptmat.data.parquet_rows import RowIndex
 from dptmat.data.photographs import PhotoIndex, open_photographs
-from dptmat.data.shards import INDEX, TABLE
+from dptmat.data.shard_list import INDEX, TABLE
 from dptmat.data.storage import Store, open_store
 from dptmat.errors import StoreAwayError, UserError, few, first_line
 from dptmat.pipelines.encoded import find_unopened
@@ -47,7 +49,7 @@ class Plan:
         UserError: None of the photographs is there.
     """
 
-    def __init__(self, index: PhotoIndex, settings: PackSettings, out: Store) -> None:
+    def __init__(self, index: PhotoIndex | RowIndex, settings: PackSettings, out: Store) -> None:
         self.index, self.settings, self.out = index, settings, out
         self.shards = -(-len(index) // settings.per_shard)
         self._data, self._versions = index.digest(), versions()
@@ -117,7 +119,13 @@ def make_plan(data: str | Path, out: str | Path, settings: PackSettings) -> Plan
     store = open_store(out, "out")
     if str(data) != "-" and os.path.realpath(data) == os.path.realpath(out):
         raise UserError(f"`out` {out} is what is read; give another folder")
-    index = open_photographs(data, leave_out=None if store.remote else store.url)
+    index: PhotoIndex | RowIndex
+    try:
+        index = open_photographs(data, leave_out=None if store.remote else store.url)
+    except CompressedError as error:  # they can be read in order
+        if error.files is None:
+            raise
+        index = RowIndex(*error.files)
     index.require_some_file(f"`data` {data}")
     return Plan(index, settings, store)
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from dptmat.data.shard_list import INDEX, TABLE, Shard, render_index
 from dptmat.data.shard_table import ENTRY
 from dptmat.data.shard_writer import escape_name, parse_idx
-from dptmat.data.shards import INDEX, TABLE, Shard, render_index
 from dptmat.data.storage import Store
 from dptmat.errors import UserError, few, first_line
 from dptmat.tasks.pack import LEFT_OUT, PLAN, digest, done_shards, read_plan, remove_left_over
