@@ -30,7 +30,7 @@ LOADER = {
     "shrink": "and shrinking, antialiased",
     "warp": "and the warp: the whole graph",
     "pipeline": "and `synthesize`: **the whole pipeline**",
-    "pipeline out=": "over the memory of the batch before",  # in results of before training did so by itself
+    "official-code recipe": "the whole pipeline of the official-code recipe",
     "DataLoader": "the usual `DataLoader` with OpenCV",
     "DataLoader direct": "`DataLoader` with OpenCV, written with care",
     "DataLoader albumentations": "`DataLoader` with albumentations",
