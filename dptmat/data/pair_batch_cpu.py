@@ -1,5 +1,7 @@
 """The CPU path of `dptmat.data.pair_batch`: loops that numba compiles, a sample at a time, while the cache holds it."""
 
+import threading
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,19 +40,16 @@ def fill_pairs(pairs: Pairs, recipe: "AlphaRecipe", out: ComposedBatch) -> None:
 
     def work(part: slice) -> None:
         levels, cells = _draw(ids[part], (height, width), recipe)
-        padded, padded_alpha = pad(3, height, width), pad(1, height, width)
-        over, under = np.empty((2, 3, height, width), np.float32)
+        padded, padded_alpha, over, under = _room(threading.get_ident(), height, width)
         for n, level, cell in zip(range(part.start, part.stop), levels, cells, strict=True):
+            _unpack(fgs[n], over)
+            _unpack_levels(level, alpha[n, 0])
+            trimap[n, 0] = cell
             if recipe.move_alpha:
-                _unpack(fgs[n], padded[INSIDE])
-                _unpack(level[..., None], padded_alpha[INSIDE])
+                padded[INSIDE], padded_alpha[INSIDE] = over, alpha[n]
                 move(padded, moves[n], kinds[n, 0], over)
                 move(padded_alpha, moves[n], kinds[n, 1], alpha[n])
                 _read_trimap(alpha[n, 0], trimap[n, 0])
-            else:
-                _unpack(fgs[n], over)
-                _unpack(level[..., None], alpha[n])
-                trimap[n, 0] = cell
             behind = pairing[n]
             _unpack(bgs[behind], under)
             for picture, visible, color in (
@@ -63,6 +62,12 @@ def fill_pairs(pairs: Pairs, recipe: "AlphaRecipe", out: ComposedBatch) -> None:
             _compose(over, under, alpha[n, 0], trimap[n, 0], image[n], contrast[n, 0])
 
     for_each_part(work, samples)
+
+
+@cache  # fresh memory costs as much time as a loop
+def _room(thread: int, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Allocate room for a sample: foreground and alpha with zeros around, and the two pictures, float32 [C, H, W]."""
+    return pad(3, height, width), pad(1, height, width), *np.empty((2, 3, height, width), np.float32)
 
 
 def _draw(
@@ -99,15 +104,28 @@ def _lower(
 
 @compiled
 def _unpack(
-    pixels: np.ndarray,  # uint8 [H, W, C]
-    out: np.ndarray,  # float32 [C, H, W] in 0..1; written
+    pixels: np.ndarray,  # uint8 [H, W, 3]
+    out: np.ndarray,  # float32 [3, H, W] in 0..1; written
 ) -> None:
-    channels, height, width = out.shape
+    height, width, channels = pixels.shape
+    rows, top = pixels.reshape(height, width * channels), np.float32(255)
     for y in range(height):
-        for c in range(channels):
-            row = out[c, y]
-            for x in range(width):
-                row[x] = np.float32(pixels[y, x, c]) / np.float32(255)
+        row, red, green, blue = rows[y], out[0, y], out[1, y], out[2, y]
+        for x in range(width):
+            red[x] = np.float32(row[3 * x]) / top
+            green[x] = np.float32(row[3 * x + 1]) / top
+            blue[x] = np.float32(row[3 * x + 2]) / top
+
+
+@compiled
+def _unpack_levels(
+    levels: np.ndarray,  # uint8 [H, W]
+    out: np.ndarray,  # float32 [H, W] in 0..1; written
+) -> None:
+    height, width = levels.shape
+    for y in range(height):
+        for x in range(width):
+            out[y, x] = np.float32(levels[y, x]) / np.float32(255)
 
 
 @compiled
