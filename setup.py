@@ -10,7 +10,10 @@ STACKS = {
     "cuda13": ["torch>=2.11", "nvidia-dali-cuda130>=2.4", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc"],
 }
 
+# 0.11.1 is the last release for Python 3.10.
+REMOTE = ["obstore>=0.11"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
+PARQUET = ["pyarrow>=19.0.1"]  # older ones fail in some files that are read page by page
 
 setup(
     name="dptmat",
@@ -52,6 +55,9 @@ setup(
         **STACKS,
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
+        "parquet": PARQUET,
+        "ray": ["ray>=2.40"],
+        "remote": REMOTE,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -63,6 +69,10 @@ setup(
             "scikit-image>=0.22",
             "onnxruntime>=1.20",
             *ONNX,
+            *PARQUET,
+            *REMOTE,
+            "moto[s3,server]>=5.2",
+            "webdataset>=1.0",
         ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """
 
 
+class StoreAwayError(OSError):
+    """A store that does not answer, or refuses for now: it says nothing of the object that was asked for."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error of another library says, of 200 characters at most, or its type's name."""
     lines = str(error).splitlines()

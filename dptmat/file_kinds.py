@@ -21,8 +21,14 @@ _STARTS = {
     b"%PDF": "a PDF file",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ\0": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"\x04\x22\x4d\x18": "an LZ4 archive",
     b"7z\xbc\xaf": "a 7-Zip archive",
     b"Rar!": "a RAR archive",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
     b"\x93NUMPY": "a NumPy array",
     b"\x89HDF": "an HDF5 file",
     b"\x1aE\xdf\xa3": "a film",
@@ -59,6 +65,8 @@ def name_kind(head: bytes) -> str:
         return _BRANDS.get(head[8:11], "a film")
     if head[:4] == b"RIFF":
         return {b"WEBP": "a WebP file", b"AVI ": "a film"}.get(head[8:12], "a RIFF file")
+    if head[257:262] == b"ustar":
+        return "a tar archive"
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return "a BMP file"
     if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():

@@ -32,6 +32,7 @@ class Stream(IntEnum):
     PAIR = (
         12  # interpolations, saturation and value of a sample whose alpha is moved or whose colours are changed in HSV
     )
+    BLOCK = 13  # round keys of the order within a block of photographs; the id is epoch * blocks + block
 
 
 # Added to a sample's id for what is drawn a second time, from the same streams: no sample has an id as large.

@@ -1,18 +1,19 @@
-"""The bytes of an image file as the decoder takes them, and what is wrong with a file that shows before it decodes."""
+"""The bytes of an image as the decoder takes them, and what is wrong with it that shows before it decodes."""
 
 import io
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from PIL import Image
 
-from dptmat.data.image_io import LARGEST, READABLE, read_photograph
+from dptmat.data.image_io import LARGEST, READABLE, decode_photograph
 from dptmat.data.jpeg import FRAMES, SCAN, segments
-from dptmat.errors import first_line
+from dptmat.errors import StoreAwayError, first_line
 from dptmat.file_kinds import HEAD, name_kind
+from dptmat.pipelines.source import Photo, Stored, name_of
 
 # Filters of warnings belong to all threads: of two that change them together, one would leave its own behind.
 _WARNINGS = threading.Lock()
@@ -23,16 +24,27 @@ class BadFileError(Exception):
     """A file that is no photograph; the message says why in a few words."""
 
 
-def read_encoded(path: str) -> bytes:
-    """Read a file, and judge what its bytes tell before they are decoded.
+def read_encoded(photo: Photo) -> bytes:
+    """Read a photograph, and judge what its bytes tell before they are decoded, by `judge`.
 
-    It is what training reads and what `find_unreadable` asks, so that they agree. A JPEG file must have its
-    end-of-image marker: a hardware decoder may take the rest of a file that is cut short for grey, without a word.
+    It is what training reads and what `find_unreadable` asks, so that they agree.
 
     Raises:
-        BadFileError: It cannot be read, is no image, claims too many pixels, or is a JPEG file that was cut short.
+        BadFileError: It cannot be read, or is no image that a decoder should be given.
+        StoreAwayError: Its store does not answer.
     """
-    content = _read(path)
+    return judge(_read(photo))
+
+
+def judge(content: bytes) -> bytes:
+    """Judge what the bytes of an image tell before they are decoded, and return them.
+
+    A JPEG file must have its end-of-image marker: a hardware decoder may take the rest of a file that is cut short for
+    grey, without a word.
+
+    Raises:
+        BadFileError: They are no image, claim too many pixels, or are of a JPEG file that was cut short.
+    """
     kind = name_kind(content[:HEAD])
     if kind not in READABLE:
         raise BadFileError(f"it is {kind}" if kind else "it is no image that can be read")
@@ -41,49 +53,104 @@ def read_encoded(path: str) -> bytes:
     return content
 
 
-def decode_by_pillow(path: str, *, srgb: bool = False) -> bytes:
-    """Decode a file by Pillow, and make of it one without compression that any decoder takes.
+def decode_by_pillow(photo: Photo, *, srgb: bool = False) -> bytes:
+    """Decode a photograph by Pillow, and make of it a file without compression that any decoder takes.
 
     Args:
-        path: The file.
+        photo: The photograph.
         srgb: Whether to convert its colours to sRGB, if it has another colour profile.
 
     Raises:
         UserError: Pillow cannot decode it either.
+        BadFileError: It cannot be read.
+        StoreAwayError: Its store does not answer.
     """
-    image = read_photograph(path, srgb=srgb)
+    image = decode_photograph(_read(photo), name_of(photo), srgb=srgb)
     height, width = image.shape[:2]
     return b"P6\n%d %d\n255\n" % (width, height) + image.tobytes()
 
 
-def find_unopened(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Look whether each file is there and can be read, without decoding it.
+class Held:
+    """A photograph whose bytes are in memory, or the error that reading it has ended with: a `Stored`.
+
+    Args:
+        name: What the photograph is known by.
+        content: Its bytes, or the error.
+    """
+
+    fetch_many = None
+
+    def __init__(self, name: str, content: bytes | Exception) -> None:
+        self.name, self._content = name, content
+
+    def read(self, most: int = _MOST_BYTES) -> bytes:
+        """Return the bytes, or the first of them; raises the error."""
+        if isinstance(self._content, Exception):
+            raise self._content
+        return self._content[:most] if most < len(self._content) else self._content
+
+
+def hold(photos: Sequence[Photo]) -> list[Held]:
+    """Read some photographs into memory, each once.
+
+    Raises:
+        StoreAwayError: Their store does not answer.
+    """
+    fetched: dict[int, bytes | Exception] = {**fetch(photos)}
+    for i, photo in enumerate(photos):
+        if i not in fetched:
+            try:
+                fetched[i] = _read(photo)
+            except BadFileError as bad:
+                fetched[i] = bad
+        elif isinstance(error := fetched[i], StoreAwayError):
+            raise error
+    return [Held(name_of(photo), fetched[i]) for i, photo in enumerate(photos)]
+
+
+def fetch(photos: Sequence[Photo]) -> dict[int, bytes | OSError]:
+    """Read those photographs that are better read together than one by one, by their places among all."""
+    groups: dict[Callable, list[tuple[int, Stored]]] = {}
+    for i, photo in enumerate(photos):
+        if not isinstance(photo, str) and photo.fetch_many:
+            groups.setdefault(photo.fetch_many, []).append((i, photo))
+    fetched: dict[int, bytes | OSError] = {}
+    for fetch_many, group in groups.items():
+        try:
+            results = fetch_many([photo for _, photo in group])
+        except OSError as error:
+            results = [error] * len(group)
+        fetched |= zip((i for i, _ in group), results, strict=True)
+    return fetched
+
+
+def find_unopened(photos: Iterable[Photo]) -> Iterator[tuple[str, str]]:
+    """Look whether each photograph is there and can be read, without decoding it.
 
     Yields:
-        (path, reason) of each one that is not, the reason in a few words.
+        (name, reason) of each one that is not, the reason in a few words.
+
+    Raises:
+        StoreAwayError: Their store does not answer.
     """
-    for path in paths:
+    for photo in photos:
         try:
-            _read(path, 1)
+            _read(photo, 1)
         except BadFileError as bad:
-            yield path, str(bad)
+            yield name_of(photo), str(bad)
 
 
-def _read(path: str, most: int = _MOST_BYTES) -> bytes:
-    """Read a file up to so many bytes.
+def _read(photo: Photo, most: int = _MOST_BYTES) -> bytes:
+    """Read a photograph up to so many bytes.
 
     Raises:
         BadFileError: It cannot be read, is empty, or is larger than any photograph.
+        StoreAwayError: Its store does not answer.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadFileError("not a file")  # to open a pipe would wait for its other end
-        if status.st_size > _MOST_BYTES:
-            raise BadFileError(f"it is larger than {_MOST_BYTES:,} bytes")
-        # Not mapped: a file that shrinks, or a disk that fails, under a mapping ends the process by SIGBUS.
-        with open(path, "rb", buffering=0) as file:
-            content = file.read(min(most, status.st_size)) or b""
+        content = _read_file(photo, most) if isinstance(photo, str) else photo.read(most)
+    except StoreAwayError:
+        raise
     except OSError as error:
         raise BadFileError(error.strerror or first_line(error)) from error
     except ValueError as error:  # a name with a NUL
@@ -91,6 +158,17 @@ def _read(path: str, most: int = _MOST_BYTES) -> bytes:
     if not content:
         raise BadFileError("the file is empty")
     return content
+
+
+def _read_file(path: str, most: int) -> bytes:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadFileError("not a file")  # to open a pipe would wait for its other end
+    if status.st_size > _MOST_BYTES:
+        raise BadFileError(f"it is larger than {_MOST_BYTES:,} bytes")
+    # Not mapped: a file that shrinks, or a disk that fails, under a mapping ends the process by SIGBUS.
+    with open(path, "rb", buffering=0) as file:
+        return file.read(min(most, status.st_size)) or b""
 
 
 def _jpeg_fault(content: bytes) -> str:

@@ -21,7 +21,7 @@ from dptmat.pipelines.crop_window import (
     draw_windows,
 )
 from dptmat.pipelines.probe import decode
-from dptmat.pipelines.source import Count, Order, Photographs, Read
+from dptmat.pipelines.source import Count, Order, Photo, Photographs, Read, name_of
 
 _FILTERS = {
     "nearest": types.INTERP_NN,
@@ -73,26 +73,26 @@ class FinetuneSource:
         foregrounds, second_foregrounds, backgrounds = self._shown(ids, bad)
         windows = draw_windows(ids, self._sampler.seed, foregrounds, second_foregrounds, self._size, self._recipe)
         kinds = np.array([int(_FILTERS[name]) for name in FILTERS], np.int32)
-        paths = {
+        columns: dict[str, list[Photo]] = {
             "fg": [foreground.fg for foreground in foregrounds],
             "alpha": [foreground.alpha for foreground in foregrounds],
             "second_fg": [second.fg for second in second_foregrounds],
             "second_alpha": [second.alpha for second in second_foregrounds],
-            "bg": [self._backgrounds[number] for number in backgrounds],
+            "bg": list(self._backgrounds.take(backgrounds)),
         }
         given: dict[str, Any] = {
-            **{name: read(column, srgb="alpha" not in name) for name, column in paths.items()},
+            **{name: read(column, srgb="alpha" not in name) for name, column in columns.items()},
             **windows._replace(filters=kinds[windows.filters])._asdict(),
             "ids": ids,
         }
         return tuple(given[name] for name in _INPUTS)
 
-    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[str]:
-        """Return the paths of the files that the graph reads for samples ``ids``, each once."""
+    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[Photo]:
+        """Return what the graph reads for samples ``ids``, each once."""
         foregrounds, second_foregrounds, backgrounds = self._shown(ids, bad)
         both = (*foregrounds, *second_foregrounds)
-        paths = [path for foreground in both for path in (foreground.fg, foreground.alpha)]
-        return list(dict.fromkeys([*paths, *(self._backgrounds[number] for number in backgrounds)]))
+        paths: list[Photo] = [path for foreground in both for path in (foreground.fg, foreground.alpha)]
+        return list(dict.fromkeys([*paths, *self._backgrounds.take(backgrounds)]))
 
     def require_some(self, bad: Mapping[str, str]) -> None:
         """Refuse to go on where nothing is left.
@@ -129,7 +129,7 @@ class FinetuneSource:
         return os.path.abspath(foreground.fg) in bad or os.path.abspath(foreground.alpha) in bad
 
     def _is_bad_background(self, number: int, bad: Mapping[str, str]) -> bool:
-        return os.path.abspath(self._backgrounds[number]) in bad
+        return name_of(self._backgrounds[number]) in bad
 
     def _shown(self, ids: np.ndarray, bad: Mapping[str, str]) -> tuple[list[Foreground], list[Foreground], list[int]]:
         """Choose foregrounds, second foregrounds and the numbers of the backgrounds of samples ``ids``."""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from dptmat.device import is_out_of_memory
-from dptmat.errors import UserError, few, first_line
+from dptmat.errors import StoreAwayError, UserError, few, first_line
 from dptmat.pipelines._dali import feed_ndarray, to_torch_type
 from dptmat.pipelines.encoded import find_unopened
 from dptmat.pipelines.probe import find_unreadable
 from dptmat.pipelines.read_ahead import ReadAhead, Reader
-from dptmat.pipelines.source import BadFiles, Order, Source
+from dptmat.pipelines.source import BadFiles, Order, Photo, Source
 
 _logger = logging.getLogger(__name__)
 
@@ -186,13 +186,13 @@ class Loader:
 
     def _leave_out(self, found: list[tuple[str, str]], rounds: int) -> None:
         """Put bad files into the quarantine; give up where substitutes have been bad, too, for so many rounds."""
-        for path, reason in found:
-            self._quarantine.add(path, reason)
+        for name, reason in found:
+            self._quarantine.add(name, reason)
         self._source.require_some(self._quarantine.bad)
         if rounds == _FULL_OF_BAD:
-            path, reason = found[-1]
+            name, reason = found[-1]
             raise UserError(
-                f"nearly every file is bad, the last one {path}: {reason}; restore the files, remove their lines "
+                f"nearly every file is bad, the last one {name}: {reason}; restore the files, remove their lines "
                 "from quarantine.txt, and go on by `resume` auto"
             )
 
@@ -205,22 +205,24 @@ class Loader:
         return self._sampler.micro_batch(step, part, self._micro_batch)
 
     def _find_unreadable(self) -> list[tuple[str, str]]:
-        """Find the files that made the batch fail: path and reason."""
-        paths = self._files(0)
+        """Find the files that made the batch fail: name and reason."""
         for wait in _WAITS:
-            found = list(find_unopened(paths))
-            if not found:
-                return self._find_undecoded(paths)
-            if len(found) < len(paths) or any(map(self._can_open_some, _ELSEWHERE)):
-                return found
-            time.sleep(wait)  # no file at all can be opened: their file system is away
-        path, reason = found[0]
+            try:
+                photos = self._files(0)
+                found = list(find_unopened(photos))
+                if not found:
+                    return self._find_undecoded(photos)
+                if len(found) < len(photos) or any(map(self._can_open_some, _ELSEWHERE)):
+                    return found
+                lost, place = "the first one {}: {}".format(*found[0]), "file system"  # no file can be opened
+            except StoreAwayError as error:
+                lost, place = first_line(error), "store"
+            time.sleep(wait)
         raise UserError(
-            f"no file can be read any more, the first one {path}: {reason}; see whether its file system is there, and "
-            "go on by `resume` auto"
+            f"no file can be read any more, {lost}; see whether its {place} is there, and go on by `resume` auto"
         )
 
-    def _files(self, ahead: int) -> list[str]:
+    def _files(self, ahead: int) -> list[Photo]:
         """Return the files of the batch that comes ``ahead`` batches after the one to be delivered."""
         return self._source.files(self._ids(self._delivered + ahead), self._quarantine.bad)
 
@@ -228,12 +230,12 @@ class Loader:
         further = self._files(ahead)
         return len(list(find_unopened(further))) < len(further)
 
-    def _find_undecoded(self, paths: list[str]) -> list[tuple[str, str]]:
+    def _find_undecoded(self, photos: list[Photo]) -> list[tuple[str, str]]:
         """Find the files that no decoder takes; those that Pillow takes are left to it from now on."""
         threads = min(self.threads, _ON_GPU) if self._gpu else self.threads
-        shares = [paths[i::threads] for i in range(min(threads, len(paths)))]
+        shares = [photos[i::threads] for i in range(min(threads, len(photos)))]
 
-        def look(share: list[str]) -> list[tuple[str, str]]:
+        def look(share: list[Photo]) -> list[tuple[str, str]]:
             return list(find_unreadable(share, self._device_id, self._reader.by_pillow))
 
         with ThreadPoolExecutor(len(shares)) as pool:

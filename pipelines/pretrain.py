@@ -1,7 +1,6 @@
 """Pre-training's samples, and the graph that makes augmented square views of them, on the GPU where there is one."""
 
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +11,9 @@ from dptmat.pipelines._dali import DataNode, Pipeline, fn, math, pipeline_def, t
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.batches import Views
 from dptmat.pipelines.probe import decode
-from dptmat.pipelines.source import Count, Order, Photographs, Read
-from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, squash_on_cpu, warp_on_cpu
+from dptmat.pipelines.resample import LONGEST_ASPECT
+from dptmat.pipelines.source import Count, Order, Photo, Photographs, Read, name_of
+from dptmat.pipelines.views_cpu import shrink_on_cpu, squash_on_cpu, warp_on_cpu
 
 
 class PretrainSource:
@@ -45,9 +45,9 @@ class PretrainSource:
         affine, color = self._augmentation.matrices(ids, self._sampler.seed, self._size)
         return read(self.files(ids, bad)), affine, color, ids
 
-    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[str]:
-        """Return the paths of the files that the graph reads for samples ``ids``."""
-        return [self._index[image] for image in self._images(ids, bad)]
+    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[Photo]:
+        """Return the photographs that the graph reads for samples ``ids``."""
+        return list(self._index.take(self._images(ids, bad)))
 
     def require_some(self, bad: Mapping[str, str]) -> None:
         """Refuse to go on where nothing is left.
@@ -57,19 +57,19 @@ class PretrainSource:
         """
         count = len(self._index)
         if bad and all(self._is_bad(image, bad) for image in range(count)):
-            path = os.path.abspath(self._index[count - 1])
-            raise UserError(f"none of the {count} photographs can be decoded, the last one {path}: {bad[path]}")
+            name = name_of(self._index[count - 1])
+            raise UserError(f"none of the {count} photographs can be decoded, the last one {name}: {bad[name]}")
 
     def own(self, bad: Mapping[str, str]) -> dict[str, str]:
         """Take those of some bad files that are among the photographs."""
-        return {path: bad[path] for path, times in zip(bad, self._index.occurrences(bad), strict=True) if times}
+        return {name: bad[name] for name, times in zip(bad, self._index.occurrences(bad), strict=True) if times}
 
     def count_bad(self, bad: Mapping[str, str]) -> list[Count]:
         """Count the photographs that are bad; files of other data sets do not count."""
         return [Count("photographs", int(self._index.occurrences(bad).sum()), len(self._index))]
 
     def _is_bad(self, image: int, bad: Mapping[str, str]) -> bool:
-        return os.path.abspath(self._index[image]) in bad
+        return name_of(self._index[image]) in bad
 
     def _images(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[int]:
         """Return the numbers of the photographs shown by samples ``ids``, with substitutes for the bad ones."""
@@ -143,7 +143,7 @@ def warp_photograph(photo: DataNode, affine: DataNode, shape: DataNode | None, s
 
 
 def shrunk_shape(encoded: DataNode, size: int) -> DataNode:
-    """Compute the height and width of photographs as `views_cpu.shrink` makes them, from their heads alone.
+    """Compute the height and width of photographs as `resample.shrink` makes them, from their heads alone.
 
     To ask a decoded photograph would let the CPU wait for the GPU's decoder, and the GPU for the CPU's answer.
 

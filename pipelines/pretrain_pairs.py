@@ -14,7 +14,7 @@ from dptmat.pipelines.augment import Augmentation, draw_interpolations
 from dptmat.pipelines.batches import Pairs
 from dptmat.pipelines.pretrain import PretrainSource, shrink_photograph, warp_photograph
 from dptmat.pipelines.probe import decode
-from dptmat.pipelines.source import Order, Photographs, Read
+from dptmat.pipelines.source import Order, Photo, Photographs, Read
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class PairSource(PretrainSource):
             moved_behind, color_behind = self._stay(count), np.broadcast_to(none, color.shape)
         affines = self._stay(count) if pairing.move_alpha else moved, moved_behind
         return (
-            *(read(paths) for paths in self._columns(ids, bad)),
+            *(read(photos) for photos in self._columns(ids, bad)),
             *itertools.compress(affines, pairing.warped(self._fit)),
             draw_pairing(ids[:1], seed, count) if pairing.within_batch else np.arange(count),
             np.stack([color, color_behind], 1),
@@ -98,16 +98,16 @@ class PairSource(PretrainSource):
         """Return affines that only cut a picture out of the middle: float32 [N, 2, 3]."""
         return np.tile(np.array([[1, 0, -self._size / 2], [0, 1, -self._size / 2]], np.float32), (count, 1, 1))
 
-    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[str]:
-        """Return the paths of the files that the graph reads for samples ``ids``, each once."""
+    def files(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[Photo]:
+        """Return the photographs that the graph reads for samples ``ids``, each once."""
         return list(dict.fromkeys(itertools.chain(*self._columns(ids, bad))))
 
-    def _columns(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[list[str]]:
-        """List the files of the foregrounds and, where they are others, those of the backgrounds."""
+    def _columns(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[list[Photo]]:
+        """List the photographs of the foregrounds and, where they are others, those of the backgrounds."""
         foregrounds = super().files(ids, bad)
         if self._pairing.within_batch:
             return [foregrounds]
-        return [foregrounds, [self._index[image] for image in self._backgrounds(ids, bad)]]
+        return [foregrounds, list(self._index.take(self._backgrounds(ids, bad)))]
 
     def _backgrounds(self, ids: np.ndarray, bad: Mapping[str, str]) -> list[int]:
         """Draw the numbers of the photographs behind samples ``ids``, with substitutes for the bad ones."""

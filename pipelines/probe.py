@@ -10,29 +10,33 @@ from dptmat.device import is_out_of_memory
 from dptmat.errors import UserError, first_line
 from dptmat.pipelines._dali import DataNode, Pipeline, fn, pipeline_def, types
 from dptmat.pipelines.encoded import BadFileError, decode_by_pillow, read_encoded
+from dptmat.pipelines.source import Photo, name_of
 
 
 def find_unreadable(
-    paths: Iterable[str], device_id: int | None, by_pillow: set[str] | None = None
+    photos: Iterable[Photo], device_id: int | None, by_pillow: set[str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Decode each file apart from the others: by DALI, and what it refuses by Pillow.
+    """Decode each photograph apart from the others: by DALI, and what it refuses by Pillow.
 
-    A file that the GPU had no memory for is asked again on the CPU: the lack is no fault of the file.
+    One that the GPU had no memory for is asked again on the CPU: the lack is no fault of the file.
 
     Args:
-        paths: Paths of the files.
+        photos: The photographs.
         device_id: CUDA device to decode on, or None for the CPU.
-        by_pillow: Grows by the paths of the files that DALI refuses and Pillow decodes.
+        by_pillow: Grows by the names of those that DALI refuses and Pillow decodes.
 
     Yields:
-        (path, reason) of each one that fails, the reason in a few words.
+        (name, reason) of each one that fails, the reason in a few words.
+
+    Raises:
+        StoreAwayError: Their store does not answer.
     """
     dali, on_cpu = _Decoder(device_id), _Decoder(None)
-    for path in paths:
+    for photo in photos:
         try:
-            content = read_encoded(path)
+            content = read_encoded(photo)
         except BadFileError as bad:
-            yield path, str(bad)
+            yield name_of(photo), str(bad)
             continue
         error = dali.refuse(content)
         if error and device_id is not None and is_out_of_memory(error):
@@ -40,12 +44,14 @@ def find_unreadable(
         if not error:
             continue
         try:
-            decode_by_pillow(path)
+            decode_by_pillow(photo)
+        except BadFileError as bad:  # it has changed meanwhile
+            yield name_of(photo), str(bad)
         except UserError as refusal:
-            yield path, _reason(refusal)
+            yield name_of(photo), _reason(refusal)
         else:
             if by_pillow is not None:
-                by_pillow.add(path)
+                by_pillow.add(name_of(photo))
 
 
 class _Decoder:

@@ -7,54 +7,60 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from dptmat.data.color_profiles import has_other_profile
-from dptmat.pipelines.encoded import decode_by_pillow, read_encoded
+from dptmat.pipelines.encoded import decode_by_pillow, fetch, judge, read_encoded
+from dptmat.pipelines.source import Photo, name_of
 
 _AHEAD = 2  # batches that are read before a graph asks for them
 _UNREADABLE = bytes(20)  # in place of a bad file: no decoder takes it, so that its batch fails
 
 
 class Reader:
-    """Reads files by several threads; what cannot be read, or is plainly bad, comes as something that fails to decode.
+    """Reads photographs by several threads; what cannot be read, or is plainly bad, comes as something that fails to
+    decode.
 
     Args:
         threads: Number of them.
 
     Attributes:
-        by_pillow: Paths of files that DALI does not decode, and Pillow does.
+        by_pillow: Names of those that DALI does not decode, and Pillow does.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads, self._pool = threads, ThreadPoolExecutor(threads, "read")
         self.by_pillow: set[str] = set()
 
-    def __call__(self, paths: Iterable[str], *, srgb: bool = False) -> list[np.ndarray]:
-        """Read some files.
+    def __call__(self, photos: Iterable[Photo], *, srgb: bool = False) -> list[np.ndarray]:
+        """Read some photographs.
 
         Args:
-            paths: The files.
+            photos: The photographs.
             srgb: Whether to convert what has another colour profile to sRGB. Pillow does it, at several times the cost
                 of decoding.
 
         Returns:
             uint8 [bytes] each, in order.
         """
-        paths = list(paths)
-        contents = [np.empty(0, np.uint8)] * len(paths)
+        photos = list(photos)
+        fetched = fetch(photos)
+        contents = [np.empty(0, np.uint8)] * len(photos)
 
         def read_share(first: int) -> None:  # a call for each file would cost as much as to read it
-            for i in range(first, len(paths), self._threads):
-                contents[i] = np.frombuffer(self._read(paths[i], srgb), np.uint8)
+            for i in range(first, len(photos), self._threads):
+                contents[i] = np.frombuffer(self._read(photos[i], fetched.get(i), srgb), np.uint8)
 
-        list(self._pool.map(read_share, range(min(self._threads, len(paths)))))
+        list(self._pool.map(read_share, range(min(self._threads, len(photos)))))
         return contents
 
-    def _read(self, path: str, srgb: bool) -> bytes:
+    def _read(self, photo: Photo, fetched: bytes | OSError | None, srgb: bool) -> bytes:
+        """Give the bytes of a photograph, or of those that were ``fetched`` already."""
         try:
-            if path not in self.by_pillow:
-                content = read_encoded(path)
+            if isinstance(fetched, OSError):
+                return _UNREADABLE
+            if not self.by_pillow or name_of(photo) not in self.by_pillow:
+                content = read_encoded(photo) if fetched is None else judge(fetched)
                 if not (srgb and has_other_profile(content)):
                     return content
-            return decode_by_pillow(path, srgb=srgb)
+            return decode_by_pillow(photo, srgb=srgb)
         except Exception:  # noqa: BLE001 - whatever it is, the loader asks again and says it
             return _UNREADABLE
 

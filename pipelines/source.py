@@ -3,16 +3,40 @@
 And what the two are made of, which the data path does not know.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+
+
+class Stored(Protocol):
+    """A photograph that is no file on this machine: a range of a shard, or an object in a store."""
+
+    @property
+    def name(self) -> str:
+        """Where it lies, such as /data/000012.tar@5632: it is known by that as a file is by its absolute path."""
+
+    @property
+    def fetch_many(self) -> "Callable[[Sequence[Any]], list[bytes | OSError]] | None":
+        """What reads many such photographs together, where that is better than one by one."""
+
+    def read(self, most: int) -> bytes:
+        """Read it, or its first bytes; raises OSError."""
+
+
+Photo: TypeAlias = str | Stored  # the path of a file, or what takes its place
+
+
+def name_of(photo: Photo) -> str:
+    """Return the name that a photograph is known by: a file's absolute path."""
+    return os.path.abspath(photo) if isinstance(photo, str) else photo.name
 
 
 class Source(Protocol):
     """The graph of a task, and what it is given for any sample ids.
 
-    Everything is a function of the ids and of the files known to be bad, ``bad``: reasons by absolute path.
+    Everything is a function of the ids and of the photographs known to be bad, ``bad``: reasons by `name_of` them.
     """
 
     @property
@@ -34,8 +58,8 @@ class Source(Protocol):
         self,
         ids: np.ndarray,  # int64 [N]
         bad: Mapping[str, str],
-    ) -> list[str]:
-        """List the files that the graph reads for the samples."""
+    ) -> list[Photo]:
+        """List what the graph reads for the samples."""
 
     def require_some(self, bad: Mapping[str, str]) -> None:
         """Refuse to go on where nothing is left; raises UserError."""
@@ -50,7 +74,7 @@ class Source(Protocol):
 class Read(Protocol):
     """What reads the files of a batch: `dptmat.pipelines.read_ahead.Reader`."""
 
-    def __call__(self, paths: Iterable[str], *, srgb: bool = False) -> list[np.ndarray]: ...
+    def __call__(self, photos: Iterable[Photo], *, srgb: bool = False) -> list[np.ndarray]: ...
 
 
 class Count(NamedTuple):
@@ -62,12 +86,15 @@ class Count(NamedTuple):
 
 
 class Photographs(Protocol):
-    """Paths of photographs by their numbers: `dptmat.data.index.ImageIndex`."""
+    """Photographs by their numbers: `dptmat.data.index.ImageIndex`, `dptmat.data.shards.ShardIndex`."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> str: ...
-    def occurrences(self, paths: Iterable[str]) -> np.ndarray:
-        """Count how often each of some absolute paths is among them: int64."""
+    def __getitem__(self, i: int) -> Photo: ...
+    def take(self, numbers: Sequence[int] | np.ndarray) -> Sequence[Photo]:
+        """Return the photographs of some numbers."""
+
+    def occurrences(self, names: Iterable[str]) -> np.ndarray:
+        """Count how often each of some photographs is among them, by `name_of` them: int64."""
 
 
 class Order(Protocol):
@@ -89,7 +116,7 @@ class BadFiles(Protocol):
 
     @property
     def bad(self) -> Mapping[str, str]:
-        """Reason of each bad file, by its absolute path."""
+        """Reason of each bad photograph, by `name_of` it."""
 
-    def add(self, path: str, reason: str) -> None:
-        """Leave out a further file."""
+    def add(self, name: str, reason: str) -> None:
+        """Leave out a further photograph."""

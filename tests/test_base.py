@@ -61,7 +61,19 @@ def run_base(*commands):
     return json.loads(ended.stdout)
 
 
-COMMANDS = "pretrain", "finetune", "preview", "index", "models", "convert", "evaluate", "predict", "compose", "report"
+COMMANDS = (
+    "pretrain",
+    "finetune",
+    "preview",
+    "index",
+    "stats",
+    "models",
+    "convert",
+    "evaluate",
+    "predict",
+    "compose",
+    "report",
+)
 
 
 def test_every_help_is_shown():
@@ -142,7 +154,7 @@ def test_a_run_of_another_machine_is_reported(tmp_path):
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_networks_are_listed():
     ((status, printed, _),) = run_base(["models"])
     assert status == 0

@@ -10,7 +10,7 @@ import pytest
 PROGRAM = Path(__file__).parents[1] / "benchmarks/models.py"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tiny_run_on_the_cpu(tmp_path):
     out = tmp_path / "new" / "rows.json"
     size = "--model", "unet_resnet18", "--batch", "2", "--size", "64", "--repeats", "3"

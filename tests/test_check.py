@@ -145,12 +145,16 @@ def test_without_dali_pillow_finds_the_same_files(mixed, monkeypatch):
     assert found(folder).keys() == others
 
 
-def test_a_file_that_vanishes_while_it_is_checked_is_named(tmp_path, monkeypatch):
-    (tmp_path / "a.jpg").write_bytes(jpeg(noise()))
+def test_a_file_is_read_once_and_one_that_has_vanished_by_then_is_named(tmp_path, monkeypatch):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(jpeg(noise()))
+    index = ImageIndex.open(tmp_path)
+    (tmp_path / "a.jpg").unlink()
+    find_unreadable = check._choose_decoder()
 
-    def decode_and_remove(paths):
-        (tmp_path / "a.jpg").unlink()
-        return []
+    def decode_and_remove(photos):
+        (tmp_path / "b.jpg").unlink()
+        return list(find_unreadable(photos))
 
     monkeypatch.setattr(check, "_choose_decoder", lambda: decode_and_remove)
-    assert found(tmp_path) == {"a.jpg": "No such file or directory"}
+    assert list(check_photographs(index)) == [(2, [(str(tmp_path / "a.jpg"), "No such file or directory")])]

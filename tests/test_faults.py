@@ -270,7 +270,7 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_process_is_started_again_and_a_signal_to_one_stops_all(photographs, tmp_path, monkeypatch):
     """Of two, the second is killed after step 3; when they have reached step 6 again, the first is asked to stop."""
     options = {"steps": 40, "micro_batch": 2, "clip": 0}

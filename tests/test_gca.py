@@ -206,7 +206,7 @@ def test_memory_format_does_not_matter(network):
     torch.testing.assert_close(result, network(x)["alpha_os1"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_compiles_without_a_graph_break_in_training(network):
     network = copy.deepcopy(network).train()
     x = make_input(2, 32, 64)
@@ -220,6 +220,7 @@ def test_compiles_without_a_graph_break_in_training(network):
 
 @pytest.mark.slow
 @torch.no_grad()
+@pytest.mark.exhaustive
 def test_compiles_without_a_graph_break_in_evaluation(network):
     x = make_input(2, 32, 64)
     torch.compiler.reset()

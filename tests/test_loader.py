@@ -123,8 +123,7 @@ def test_gpu_batches_that_are_given_back_are_not_overwritten_while_they_are_read
             assert same_views(views, later.cpu().numpy(), "cuda")
 
 
-@pytest.mark.timing
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ten_thousand_batches_take_no_more_memory_than_a_thousand(photographs):
     index = ImageIndex.open(photographs)
     loader = make_loader(index, micro_batch=2)

@@ -79,6 +79,7 @@ def test_memory_format_does_not_matter(network):
 
 @pytest.mark.slow
 @torch.no_grad()
+@pytest.mark.exhaustive
 def test_compiles_without_a_graph_break(network):
     network = copy.deepcopy(network).train()  # evaluation does less; test_gca.py compiles it
     x = make_input(2, 32, 64)

@@ -50,7 +50,7 @@ def test_no_ids_and_no_blocks_give_no_words():
 
 def test_stream_numbers_are_the_contract():
     names = ["TRIMAP", "ALPHA_PIXEL", "ALPHA_BLOCK", "AUGMENT", "PAIRING", "SHUFFLE", "SUBSTITUTE"]
-    names += ["FOREGROUND", "FINETUNE", "REFINEMENT", "DILATION", "BACKGROUND", "PAIR"]
+    names += ["FOREGROUND", "FINETUNE", "REFINEMENT", "DILATION", "BACKGROUND", "PAIR", "BLOCK"]
     assert [(s.name, s.value) for s in Stream] == [(name, i) for i, name in enumerate(names)]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
+from dptmat.kernels.permutation import permute, round_keys
 
 
 def test_every_epoch_shows_each_photograph_once_in_another_order():
@@ -100,3 +101,76 @@ def test_impossible_batches_are_refused():
         Sampler(seed=0, images=5, batch_size=8)
     with pytest.raises(UserError, match="`batch_size` 8 does not divide among 3 processes"):
         Sampler(seed=0, images=50, batch_size=8, world_size=3)
+
+
+def order_of_blocks(seed, images, batch_size, step):
+    """The photographs of a step in the order of blocks, by plain loops over Python's numbers: int list [batch_size]."""
+    block = 256
+    while block > 1 and block * batch_size * 8 > images:
+        block //= 2
+    blocks = images // block
+    per_place = blocks // batch_size
+    epoch, step = divmod(step, per_place * block)
+    shown = []
+    for place in range(batch_size):
+        shifted = (step + place * block // batch_size) % (per_place * block)
+        number = shifted // block * batch_size + place
+        chosen = int(permute(number, blocks, round_keys(seed, 5, epoch))[0])
+        inside = int(permute(shifted % block, block, round_keys(seed, 13, epoch * blocks + chosen))[0])
+        shown.append(chosen * block + inside)
+    return shown
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(100, 10), (5000, 8), (70_000, 16), (64, 64), (2, 2)])
+def test_blocks_come_in_the_documented_order_each_photograph_once_an_epoch(images, batch_size):
+    sampler = Sampler(9, images, batch_size, in_blocks=True)
+    for epoch in (0, 3):
+        first = epoch * sampler.steps_per_epoch
+        for step in (first, first + sampler.steps_per_epoch // 2, first + sampler.steps_per_epoch - 1):
+            assert sampler.images_of(sampler.ids(step)).tolist() == order_of_blocks(9, images, batch_size, step)
+        steps = range(first, first + sampler.steps_per_epoch)
+        shown = sampler.images_of(np.concatenate([sampler.ids(step) for step in steps]))
+        assert len(np.unique(shown)) == len(shown)
+        assert 0 <= shown.min() <= shown.max() < images
+        assert images - len(shown) < max(images / 8, batch_size) + batch_size
+
+
+@pytest.mark.parametrize("world_size", [8, 512])
+@pytest.mark.parametrize("images", [1_281_167, 10**9])
+def test_ranks_share_the_batch_of_one_and_no_block(images, world_size):
+    whole = Sampler(4, images, 512, in_blocks=True)
+    assert whole.block == 256
+    for step in (0, 1, 777_777):
+        ranks = [Sampler(4, images, 512, rank, world_size, True) for rank in range(world_size)]
+        parts = [sampler.images_of(sampler.ids(step)) for sampler in ranks]
+        assert np.array_equal(np.concatenate(parts), whole.images_of(whole.ids(step)))
+        blocks = [set((part // 256).tolist()) for part in parts]
+        assert sum(map(len, blocks)) == len(set().union(*blocks)) == 512
+
+
+def test_equally_many_blocks_begin_at_every_step():
+    """So that reading is even; at ImageNet's size and batch two of 512."""
+    sampler = Sampler(0, 1_281_167, 512, in_blocks=True)
+    open_blocks = set((sampler.images_of(sampler.ids(500)) // 256).tolist())
+    for step in range(501, 800):
+        now = set((sampler.images_of(sampler.ids(step)) // 256).tolist())
+        assert len(now - open_blocks) == 2
+        open_blocks = now
+
+
+def test_batches_of_blocks_are_as_mixed_as_those_of_a_full_order():
+    """Of data sorted by class, as ImageNet's folders are: different classes in a batch of 512 among 1000."""
+    counts = []
+    for in_blocks in (False, True):
+        sampler = Sampler(1, 1_281_167, 512, in_blocks=in_blocks)
+        batches = [sampler.images_of(sampler.ids(step)) * 1000 // 1_281_167 for step in range(0, 2300, 23)]
+        counts.append(np.mean([len(np.unique(batch)) for batch in batches]))
+    full = 1000 * (1 - (1 - 1 / 1000) ** 512)  # 400.8
+    assert abs(counts[0] - full) < 3
+    assert full - 3 < counts[1] < full + 25  # a block is seldom drawn twice: rather more
+
+
+def test_a_run_resumed_in_blocks_is_where_it_was():
+    sampler = Sampler(2, 9999, 12, in_blocks=True)
+    far = 10**6
+    assert np.array_equal(sampler.images_of(sampler.ids(far)), order_of_blocks(2, 9999, 12, far))

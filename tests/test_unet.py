@@ -104,7 +104,7 @@ def test_three_channels_need_no_trimap():
     assert result["alpha_os1"].shape == (1, 1, 64, 64)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_compiles_without_a_graph_break():
     network = ready(UNet("resnet18"))
     x = torch.randn(1, 6, 64, 64)

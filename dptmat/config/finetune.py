@@ -21,8 +21,8 @@ class FinetuneConfig(RunConfig):
     )  # fmt: skip
     bg: str = setting(
         dataclasses.MISSING,
-        "Backgrounds: a folder of photographs, searched with its subfolders, or a text file with a path per line.",
-        unit="DIR|FILE",
+        "Backgrounds: photographs, as pretrain --data takes them.",
+        unit="DIR|FILE|URL",
         group=DATA,
         changeable_on_resume=True,
     )

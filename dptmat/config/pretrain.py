@@ -14,8 +14,10 @@ class PretrainConfig(RunConfig):
 
     data: str = setting(
         dataclasses.MISSING,
-        "Photographs: a folder, searched with its subfolders, or a text file with a path per line.",
-        unit="DIR|FILE",
+        "Photographs: a folder of image files, searched with its subfolders; a text file with a path per line (-: from "
+        "the standard input); a folder of dptmat pack or index; or tar, parquet or TFRecord files (a folder, a file, "
+        "or NAME-{000..146}.tar). Also in an object store: s3://, gs://, az://, https://.",
+        unit="DIR|FILE|URL",
         group=DATA,
         changeable_on_resume=True,  # the photographs themselves are compared
     )

@@ -32,6 +32,16 @@ class RunConfig:
     seed: int = setting(
         0, "Seed of everything random; equal seeds and settings give equal runs.", low=0, high=2**64 - 1, group=DATA
     )
+    order: str = setting(
+        "auto",
+        "Order of the photographs: full, in which any can follow any other; or blocks of up to 256 that lie together, "
+        "each shown at one place of the batch, so that an object store is asked for a few large pieces; a rank holds "
+        "8 MB per sample of its batch for it, and up to an eighth of the photographs, others in each epoch, is left "
+        "out. auto: blocks for shards in an object store, else full.",
+        choices=("auto", "full", "blocks"),
+        group=DATA,
+        changeable_on_resume=True,  # as given; what it comes to is compared apart
+    )
 
     model: str = setting(
         "matteformer", "Network: matteformer, gca, mgmatting, unet_NAME; dptmat models lists them.", unit="NAME",

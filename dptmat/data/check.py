@@ -1,26 +1,26 @@
 """Which photographs are damaged: each decoded once as training does, and JPEG files strictly as well."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import simplejpeg
 
-from dptmat.data.index import ImageIndex
 from dptmat.data.jpeg import PROGRESSIVE, SCAN, segments
 from dptmat.device import count_cores
 from dptmat.errors import UserError
-from dptmat.pipelines.encoded import BadFileError, decode_by_pillow, read_encoded
+from dptmat.pipelines.encoded import BadFileError, decode_by_pillow, hold, read_encoded
+from dptmat.pipelines.source import Photo, Photographs, name_of
 
 _logger = logging.getLogger(__name__)
 
 _CHECKED_TOGETHER = 256  # photographs that a thread checks before it reports
 _DAMAGE = "Corrupt JPEG data", "Premature end of JPEG file"  # how libjpeg begins to tell of damaged pixels
 
-Unreadable = Callable[[list[str]], Iterable[tuple[str, str]]]  # gives path and reason of each file that fails
+Unreadable = Callable[[Sequence[Photo]], Iterable[tuple[str, str]]]  # gives name and reason of each one that fails
 
 
-def check_photographs(index: ImageIndex) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+def check_photographs(index: Photographs) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Decode every photograph once on all cores, JPEG files strictly as well: damage that decoders pass over counts.
 
     Bad is what training refuses, and what libjpeg-turbo finds damaged in the middle of a file, where decoders go on
@@ -29,7 +29,10 @@ def check_photographs(index: ImageIndex) -> Iterator[tuple[int, list[tuple[str, 
     DALI is not installed, Pillow takes its place.
 
     Yields:
-        (number of photographs newly checked, list of (path, reason) of the bad ones among them).
+        (number of photographs newly checked, list of (name, reason) of the bad ones among them).
+
+    Raises:
+        StoreAwayError: Their store does not answer.
     """
     find_unreadable = _choose_decoder()
     starts = range(0, len(index), _CHECKED_TOGETHER)
@@ -43,25 +46,22 @@ def _choose_decoder() -> Unreadable:
     except UserError:
         _logger.warning("NVIDIA DALI is not installed here: Pillow decodes the files in its place")
         return _find_unreadable_by_pillow
-    return lambda paths: find_unreadable(paths, None)
+    return lambda photos: find_unreadable(photos, None)
 
 
-def _check(index: ImageIndex, start: int, find_unreadable: Unreadable) -> tuple[int, list[tuple[str, str]]]:
-    """Check up to ``_CHECKED_TOGETHER`` photographs: their number and (path, reason) of the bad ones, in order."""
-    paths = [index[i] for i in range(start, min(start + _CHECKED_TOGETHER, len(index)))]
-    reasons = dict(find_unreadable(paths))
-    for path in paths:
-        if path not in reasons and (damage := _jpeg_damage(path)):
-            reasons[path] = damage
-    return len(paths), [(path, reasons[path]) for path in dict.fromkeys(paths) if path in reasons]
+def _check(index: Photographs, start: int, find_unreadable: Unreadable) -> tuple[int, list[tuple[str, str]]]:
+    """Check up to ``_CHECKED_TOGETHER`` photographs: their number and (name, reason) of the bad ones, in order."""
+    photos = hold([index[i] for i in range(start, min(start + _CHECKED_TOGETHER, len(index)))])
+    reasons = dict(find_unreadable(photos))
+    for photo in photos:
+        if photo.name not in reasons and (damage := jpeg_damage(photo.read())):
+            reasons[photo.name] = damage
+    names = dict.fromkeys(photo.name for photo in photos)
+    return len(photos), [(name, reasons[name]) for name in names if name in reasons]
 
 
-def _jpeg_damage(path: str) -> str:
+def jpeg_damage(content: bytes) -> str:
     """Tell what libjpeg finds damaged in the pixels of a file that decodes: "" for nothing, or if it is no JPEG."""
-    try:
-        content = read_encoded(path)
-    except BadFileError as bad:  # it has vanished or changed since it was decoded
-        return str(bad)
     if not content.startswith(b"\xff\xd8"):
         return ""
     said = _decode_strictly(content)
@@ -90,12 +90,13 @@ def _without_oddities(content: bytes) -> bytes:
     return bytes(mended)
 
 
-def _find_unreadable_by_pillow(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for path in paths:
+def _find_unreadable_by_pillow(photos: Iterable[Photo]) -> Iterator[tuple[str, str]]:
+    for photo in photos:
+        name = name_of(photo)
         try:
-            read_encoded(path)
-            decode_by_pillow(path)
+            read_encoded(photo)
+            decode_by_pillow(photo)
         except BadFileError as bad:
-            yield path, str(bad)
+            yield name, str(bad)
         except UserError as refusal:
-            yield path, str(refusal).removeprefix(f"{path} ")
+            yield name, str(refusal).removeprefix(f"{name} ")

@@ -54,6 +54,12 @@ def walk_images(folder: str | Path, called: str, leave_out: str | Path | None = 
         _logger.info("%s: %s files of other endings are left out: %s%s", called, others.total(), endings, remedy)
 
 
+def has_images(folder: str | Path) -> bool:
+    """Tell whether there is an image file in a folder or below; the walk ends at the first one."""
+    files = (name for _, names in _walk(folder, str(folder), None) for name in names)
+    return any(name.lower().endswith(EXTENSIONS) and not is_litter(name) for name in files)
+
+
 def _walk(folder: str | Path, called: str, leave_out: str | Path | None) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder once, as what its files' paths begin with, and the names of its files."""
     without = os.path.realpath(leave_out) if leave_out else ""

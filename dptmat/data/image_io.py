@@ -1,11 +1,13 @@
 """Images, trimaps and alphas on disk: read as the library's arrays, strictly, and written."""
 
+import io
 import logging
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -54,14 +56,25 @@ def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> 
     return _colors(image, path, srgb=srgb)
 
 
-def read_photograph(path: str | Path, *, srgb: bool) -> np.ndarray:
-    """Read an upright photograph for training as `read_image` does, but as DALI takes it: nothing is said or refused
+def decode_photograph(content: bytes, name: str, *, srgb: bool) -> np.ndarray:
+    """Decode an upright photograph for training as `read_image` does, but as DALI takes it: nothing is said or refused
     of its opacity and range.
 
+    Args:
+        content: The bytes of its file.
+        name: How messages call it.
+        srgb: As for `read_image`.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+
     Raises:
-        UserError: The file is missing, damaged, or no image.
+        UserError: It is damaged, or no image.
     """
-    return _colors(_open(path), path, srgb=srgb)
+    with _told(name), _decoded(io.BytesIO(content)) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    return _colors(upright, name, srgb=srgb)
 
 
 def _colors(image: Image.Image, path: str | Path, *, srgb: bool) -> np.ndarray:
@@ -211,10 +224,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would keep its reader waiting
             raise UserError(f"{path} is a pipe, a device or a socket; give an image file")
-        Image.init()  # lets Pillow know all its formats, of which it knows but a few at first
         # Of a path, not of a file, Pillow maps some TIFF files into memory, and then swaps their sides twice.
-        with open(path, "rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with open(path, "rb") as file, _decoded(file) as image:
             yield image
+
+
+def _decoded(file: BinaryIO) -> Image.Image:
+    Image.init()  # lets Pillow know all its formats, of which it knows but a few at first
+    return Image.open(file, formats=_FORMATS)
 
 
 def _open(path: str | Path, upright: bool = True) -> Image.Image:

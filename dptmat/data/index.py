@@ -5,10 +5,12 @@ import hashlib
 import itertools
 import mmap
 import os
+import sys
 import tempfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from dptmat.data.folders import walk_images
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
+from dptmat.pipelines.source import name_of
 
 _CHUNK = 1 << 22  # bytes of a list that are looked at together
 _BLANKS = (b" ", b"\t", b"\r")
@@ -47,12 +50,13 @@ class ImageIndex:
         begun_with: str | Path | None = None,
         leave_out: str | Path | None = None,
     ) -> "ImageIndex":
-        """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths.
+        """List the photographs of ``data``: a folder, searched with all its subfolders, or a text file of paths; "-" is
+        the standard input.
 
         A folder gives the files whose ending is in ``EXTENSIONS``, sorted by path, without what
         `dptmat.data.folders.walk_images` leaves out and logs. A text file holds one path per line; relative ones are
-        relative to the file's folder; empty lines do not count, nor blanks at the end of a line unless a file's name
-        has them.
+        relative to the file's folder, or for "-" to the working directory; empty lines do not count, nor blanks at the
+        end of a line unless a file's name has them.
 
         Args:
             data: The folder or the file.
@@ -67,7 +71,10 @@ class ImageIndex:
                 is no text.
             OSError: The folder or the file cannot be read.
         """
-        data, called = Path(data), f"`{parameter}` {data}"
+        called = f"`{parameter}` {data}"
+        if str(data) == "-":
+            return cls(_copy_list(sys.stdin.buffer, called), Path.cwd())
+        data = Path(data)
         if "\n" in os.path.abspath(data):
             raise UserError(
                 f"the path {os.path.abspath(data)!r} of `{parameter}` holds a line break; rename the folder"
@@ -84,7 +91,8 @@ class ImageIndex:
             raise UserError(f"{called} does not exist; point it at a folder of photographs")
         if data.suffix.lower() in EXTENSIONS:
             raise UserError(f"{called} is one photograph; point it at a folder of them or a text file of paths")
-        return cls(_read_list(data, called), data.absolute().parent)
+        with open(data, "rb") as file:
+            return cls(_copy_list(file, called), data.absolute().parent)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -93,6 +101,10 @@ class ImageIndex:
         if not 0 <= i < len(self):
             raise IndexError(f"there is no photograph {i} among {len(self)}")
         return str(self._root / os.fsdecode(self._line(i)))
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
+        """Return the paths of some numbers."""
+        return [self[i] for i in numbers]
 
     def _line(self, i: int) -> bytes:
         """Return a line without its end, and without blanks before it unless there is a file with them in its name."""
@@ -121,6 +133,11 @@ class ImageIndex:
             f"{called}: none of {len(looked_at)} lines looked at is the path of a file, such as the first, {line!r}, "
             f"tried as {path}{relative}; see whether the file system is there, and write one plain path per line"
         )
+
+    @property
+    def prefers_blocks(self) -> bool:
+        """Whether photographs that lie together are read together at less cost."""
+        return False
 
     def occurrences(self, paths: Iterable[str]) -> np.ndarray:  # int64, one for each path
         """Count how often each of some absolute, normalized paths is in the list.
@@ -162,13 +179,13 @@ class ImageIndex:
             yield b"\n"
 
 
-def _read_list(path: Path, called: str) -> mmap.mmap:
+def _copy_list(file: BinaryIO, called: str) -> mmap.mmap:
     """Take a copy of a list: what is written into the file later does not matter, and a pipe can be read but once.
 
     Raises:
         UserError: It holds no path, or is no text.
     """
-    with open(path, "rb") as file, tempfile.TemporaryFile() as copy:
+    with tempfile.TemporaryFile() as copy:
         first = file.readline()
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise UserError(f"{called} is text in UTF-16; save it as UTF-8, one path per line")
@@ -202,15 +219,17 @@ def _normalize(root: bytes, line: bytes) -> bytes:
 
 
 def write_list(path: str | Path, index: ImageIndex, leave_out: Container[str]) -> None:
-    """Write the paths of ``index`` but for those in ``leave_out`` as a list that ``ImageIndex.open`` reads.
+    """Write the absolute paths of ``index`` but for those in ``leave_out`` as a list that ``ImageIndex.open`` reads.
 
     ``path`` may be the list that ``index`` was read from.
 
     Raises:
         OSError: The file cannot be written.
     """
-    good = (photograph for photograph in map(index.__getitem__, range(len(index))) if photograph not in leave_out)
-    write_output(path, lambda file: file.writelines(os.fsencode(os.path.abspath(name)) + b"\n" for name in good))
+    names = (name_of(index[i]) for i in range(len(index)))
+    write_output(
+        path, lambda file: file.writelines(os.fsencode(name) + b"\n" for name in names if name not in leave_out)
+    )
 
 
 def _scan(folder: Path, called: str, leave_out: str | Path | None) -> bytes:

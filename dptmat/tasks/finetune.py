@@ -21,9 +21,8 @@ from dptmat.config.settings import take_settings
 from dptmat.contact_sheets import samples_sheet
 from dptmat.data.cases import Case, pair
 from dptmat.data.foregrounds import read_foregrounds
-from dptmat.data.index import ImageIndex
 from dptmat.data.matte_batch import MatteBatch, make_matte_batch
-from dptmat.data.sampler import Sampler
+from dptmat.data.photographs import open_photographs
 from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.errors import UserError
 from dptmat.files import cause, write_whole
@@ -36,7 +35,7 @@ from dptmat.pipelines.finetune import FinetuneSource
 from dptmat.tasks.evaluate import evaluate, log_exception, mean_scores, table
 from dptmat.tasks.score import Score, score_network
 from dptmat.training import distributed
-from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
+from dptmat.training.build import choose_augmentation, choose_micro_batch, fingerprint, make_loader, make_sampler
 from dptmat.training.distributed import Process
 from dptmat.training.quarantine import Quarantine, name_bad
 from dptmat.training.resume import list_begun_with
@@ -92,24 +91,22 @@ class Finetuning:
             for path, reason in empty:
                 name_bad(str(path), reason)
         begun_with = list_begun_with(settings)
-        self.index = backgrounds = ImageIndex.open(settings.bg, "bg", begun_with, leave_out=settings.out)
+        self.index = backgrounds = open_photographs(settings.bg, "bg", begun_with, leave_out=settings.out)
         backgrounds.require_some_file(f"`bg` {settings.bg}")
         self._cases, self._trimaps = _validation_cases(settings)
         self._has_validated = False
         self._settings, self._process = settings, process
         self._best = Path(settings.out) / "checkpoints" / BEST
         self._best_sad = _sad_of(self._best) if settings.resume else float("inf")
-        self.sampler = Sampler(settings.seed, len(backgrounds), settings.batch_size, process.rank, process.world_size)
+        self.sampler = make_sampler(settings, process, backgrounds)
         # MG Matting normalises its pooled features over the batch alone.
         smallest = 2 if settings.model == "mgmatting" else 1
         self.micro_batch = choose_micro_batch(settings, process.world_size, smallest, _MICRO_BATCH)
         self.steps = settings.steps
         files = "\n".join(f"{Path(f.fg).name}\t{Path(f.alpha).name}\t{f.width}\t{f.height}" for f in foregrounds)
         digest = blake2b(files.encode(errors="surrogateescape"), digest_size=16).hexdigest()
-        self.data_fingerprint: dict[str, int | str] = {
-            "count": len(backgrounds),
-            "digest": backgrounds.digest() + digest,
-        }
+        photographs = fingerprint(backgrounds, self.sampler)
+        self.data_fingerprint = {**photographs, "digest": f"{photographs['digest']}{digest}"}
         self.summary = f"{len(foregrounds)} foregrounds over {len(backgrounds)} backgrounds"
         self._recipe = Recipe(
             choose_augmentation(settings),

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.settings import take_settings
 from dptmat.contact_sheets import preview_sheet, show_views
-from dptmat.data.index import ImageIndex
 from dptmat.data.matte_batch import ComposedBatch
 from dptmat.data.pair_batch import AlphaRecipe, make_pair_batch, make_scene
+from dptmat.data.photographs import PhotoIndex, open_photographs
 from dptmat.data.sampler import Sampler
 from dptmat.errors import UserError
 from dptmat.kernels import Batch, synthesize
@@ -23,7 +23,7 @@ from dptmat.pipelines.batches import Pairs, Views
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.pipelines.pretrain_pairs import Pairing, PairSource
 from dptmat.training import distributed
-from dptmat.training.build import choose_augmentation, choose_micro_batch, make_loader
+from dptmat.training.build import choose_augmentation, choose_micro_batch, fingerprint, make_loader, make_sampler
 from dptmat.training.distributed import Process
 from dptmat.training.quarantine import Quarantine, read_quarantine
 from dptmat.training.resume import list_begun_with
@@ -71,18 +71,18 @@ class Pretraining:
 
     preview_rows = 8
 
-    def __init__(self, settings: PretrainConfig, process: Process, index: ImageIndex | None = None) -> None:
+    def __init__(self, settings: PretrainConfig, process: Process, index: PhotoIndex | None = None) -> None:
         begun_with = list_begun_with(settings)
-        self.index = index or ImageIndex.open(settings.data, begun_with=begun_with, leave_out=settings.out)
+        self.index = index or open_photographs(settings.data, begun_with=begun_with, leave_out=settings.out)
         self.index.require_some_file(f"`data` {settings.data}")
         _require_two(self.index, settings.data)
         self._settings, self._process = settings, process
         self._spare: Batch | ComposedBatch | None = None  # the batch before, which nobody needs any more
-        self.sampler = Sampler(settings.seed, len(self.index), settings.batch_size, process.rank, process.world_size)
+        self.sampler = make_sampler(settings, process, self.index)
         # Two at least: each one's background is another of them.
         self.micro_batch = choose_micro_batch(settings, process.world_size, 2, _MICRO_BATCH)
         self.steps = settings.steps or settings.epochs * self.sampler.steps_per_epoch
-        self.data_fingerprint: dict[str, int | str] = {"count": len(self.index), "digest": self.index.digest()}
+        self.data_fingerprint = fingerprint(self.index, self.sampler)
         self.summary = f"{len(self.index)} photographs"
         self.source = _choose_source(self.index, self.sampler, settings)
 
@@ -129,7 +129,7 @@ def preview(settings: PretrainConfig) -> np.ndarray:
     Raises:
         UserError: There are not two photographs, or a setting does not fit them.
     """
-    index = ImageIndex.open(settings.data)
+    index = open_photographs(settings.data)
     _require_two(index, settings.data)
     if settings.batch_size > len(index):
         few = min(_MICRO_BATCH, len(index))
@@ -139,12 +139,12 @@ def preview(settings: PretrainConfig) -> np.ndarray:
     return Pretraining(settings, process, index).preview(Quarantine(known=known))
 
 
-def _require_two(index: ImageIndex, data: str) -> None:
+def _require_two(index: PhotoIndex, data: str) -> None:
     if len(index) < 2:
         raise UserError(f"`data` {data} holds one photograph; at least 2 are needed, one laid over the other")
 
 
-def _choose_source(index: ImageIndex, sampler: Sampler, settings: PretrainConfig) -> PretrainSource:
+def _choose_source(index: PhotoIndex, sampler: Sampler, settings: PretrainConfig) -> PretrainSource:
     """Choose what a sample is made of: a view and another one, or where they differ in more, a pair of photographs."""
     pairing, augmentation = _take_fields(Pairing, settings), choose_augmentation(settings)
     plain = Pairing("pairing", True, False, False, "hue")

@@ -8,6 +8,9 @@ import torch
 from timm.layers import convert_sync_batchnorm
 
 from dptmat.config.run import RunConfig
+from dptmat.data.photographs import PhotoIndex
+from dptmat.data.sampler import Sampler
+from dptmat.data.shards import ShardIndex
 from dptmat.errors import UserError
 from dptmat.models import create_model
 from dptmat.pipelines.augment import Augmentation
@@ -51,6 +54,26 @@ def choose_micro_batch(settings: RunConfig, processes: int, smallest: int, usual
             f"{processes} processes has {share}; use {choices}"
         )
     return small[-1]
+
+
+def make_sampler(settings: RunConfig, process: Process, index: PhotoIndex) -> Sampler:
+    """Make the order of the photographs, and let what is read in blocks be kept as long as it takes to show them.
+
+    Raises:
+        UserError: The batch does not divide among the processes, or there are too few photographs for one.
+    """
+    in_blocks = settings.order == "blocks" or (settings.order == "auto" and index.prefers_blocks)
+    rank, world_size = process.rank, process.world_size
+    sampler = Sampler(settings.seed, len(index), settings.batch_size, rank, world_size, in_blocks)
+    if in_blocks and isinstance(index, ShardIndex):
+        index.keep_blocks(sampler.block, sampler.blocks_at_once)
+    return sampler
+
+
+def fingerprint(index: PhotoIndex, sampler: Sampler) -> dict[str, int | str]:
+    """Tell what the photographs are, and in which order: equal in a run that goes on."""
+    order = {"order": "blocks"} if sampler.in_blocks else {}
+    return {"count": len(index), "digest": index.digest(), **order}
 
 
 def choose_threads(process: Process) -> int:

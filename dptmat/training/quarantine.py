@@ -48,14 +48,13 @@ class Quarantine:
         """Number of the files that the other processes do not know of."""
         return len(self._unshared)
 
-    def add(self, path: str, reason: str) -> None:
-        """Leave out a file, and report it."""
-        path = os.path.abspath(path)
-        if path in self.bad:
+    def add(self, name: str, reason: str) -> None:
+        """Leave out a file by its absolute path, or a photograph in a shard by its name, and report it."""
+        if name in self.bad:
             return
-        self._unshared[path] = reason
-        self.mark_known({path: reason})
-        self._report(path, reason)
+        self._unshared[name] = reason
+        self.mark_known({name: reason})
+        self._report(name, reason)
 
     def mark_known(self, bad: Mapping[str, str]) -> None:
         """Leave out files that were named elsewhere, without a report."""

@@ -87,6 +87,12 @@ def _require_same_run(task: Task, settings: RunConfig, path: Path, saved: dict[s
             f"`micro_batch` is {task.micro_batch}, but the run of {path} was begun with {saved['micro_batch']}, "
             f"and what is computed depends on it; {repeat}"
         )
+    order, then = ({"order": "full", **data}["order"] for data in (task.data_fingerprint, saved["data_fingerprint"]))
+    if order != then:
+        raise UserError(
+            f"the photographs are shown in the order {order}, but the run of {path} was begun with `order` {then}; "
+            f"give `order` {then}, or start a new run in another folder"
+        )
     if saved["data_fingerprint"] != task.data_fingerprint:
         raise UserError(
             f"{task.summary} are not what the run of {path} was begun with; restore its files, or start a new run in "

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from dptmat.data.index import ImageIndex
+from dptmat.data.photographs import PhotoIndex
 from dptmat.data.sampler import Sampler
 from dptmat.pipelines.source import Source
 from dptmat.training.quarantine import Quarantine
@@ -18,7 +18,7 @@ class Task(Protocol):
     graph gives becomes the network's input and targets by ``batch``.
     """
 
-    index: ImageIndex  # the photographs; a run lists those that it began with
+    index: PhotoIndex  # the photographs; a run lists those that it began with
     sampler: Sampler  # which ids a step has
     micro_batch: int  # samples that one process sends through the network together
     steps: int  # of the whole run
