@@ -1,5 +1,6 @@
-"""Contact sheets: what the network sees and what it gives back, as one image each."""
+"""Contact sheets: what the network sees and what it gives back, and made trimaps, as one image each."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from dptmat.pipelines.batches import Views
 
 _MEAN, _STD = np.array(defaults.MEAN, np.float32), np.array(defaults.STD, np.float32)
 _CAPTION = 24  # height in pixels of the line of captions
+_TILE = 200  # pixels: the side of the square that an image of a file is shrunk into
 
 
 class Composites(Protocol):
@@ -86,6 +88,41 @@ def predictions_sheet(
     )
 
 
+def trimap_strip(
+    caption: str,
+    matte: np.ndarray,  # uint8 [H, W]: the alpha or mask that the trimap was made from
+    trimap: np.ndarray,  # uint8 [H, W]: 0 background, 1 unknown, 2 foreground
+    image: np.ndarray | None = None,  # uint8 [H, W, 3] RGB
+) -> np.ndarray:  # uint8 [_CAPTION + _TILE, 3 * _TILE, 3] RGB
+    """Draw a matte, its trimap, and the image, or else the matte, with the known parts tinted: blue and green.
+
+    What has no tint is unknown: whatever is neither wholly foreground nor wholly background must lie there.
+    """
+    below = _colored(matte) if image is None else image
+    tint = np.array([[40, 40, 200], [0, 0, 0], [40, 200, 40]], np.uint8)[trimap]
+    tinted = np.where((trimap == 1)[..., None], below, below // 2 + tint // 2)
+    tiles = [_fitted(_colored(each)) for each in (matte, LEVELS[trimap], tinted)]
+    return np.concatenate([_head(caption, 3 * _TILE), np.concatenate(tiles, axis=1)])
+
+
+def stack_strips(strips: Sequence[np.ndarray]) -> np.ndarray:  # uint8 [H, W, 3] of one size -> [H', W', 3]
+    """Lay strips below each other, in two columns where there are more than four."""
+    columns = 1 if len(strips) <= 4 else 2
+    rows = -(-len(strips) // columns)
+    filled = [*strips, *[np.full_like(strips[0], 255)] * (rows * columns - len(strips))]
+    return np.concatenate([np.concatenate(filled[i * rows : (i + 1) * rows]) for i in range(columns)], axis=1)
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:  # uint8 [H, W, 3] -> [_TILE, _TILE, 3]
+    """Shrink an image to fit a tile, in the middle of grey; a small one keeps its size."""
+    scale = min(1.0, (_TILE - 4) / max(image.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    tile = np.full((_TILE, _TILE, 3), 160, np.uint8)
+    top, left = (_TILE - height) // 2, (_TILE - width) // 2
+    tile[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return tile
+
+
 def write_sheet(
     path: str | Path,
     sheet: np.ndarray,  # uint8 [H, W, 3] RGB
@@ -142,9 +179,17 @@ def _sheet(
     """Put the first tiles of the columns side by side, with captions above."""
     strips = []
     for caption, tiles in columns.items():
-        strip = np.concatenate(list(tiles[:rows]))
-        strip = np.repeat(strip[..., None], 3, axis=-1) if strip.ndim == 2 else strip
-        head = np.full((_CAPTION, strip.shape[1], 3), 255, np.uint8)
-        cv2.putText(head, caption, (4, _CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        strips.append(np.concatenate([head, strip]))
+        strip = _colored(np.concatenate(list(tiles[:rows])))
+        strips.append(np.concatenate([_head(caption, strip.shape[1]), strip]))
     return np.concatenate(strips, axis=1)
+
+
+def _colored(image: np.ndarray) -> np.ndarray:  # uint8 [H, W] or [H, W, 3] -> [H, W, 3]
+    return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+
+
+def _head(caption: str, width: int) -> np.ndarray:  # uint8 [_CAPTION, width, 3]
+    """Write a caption in black on white."""
+    head = np.full((_CAPTION, width, 3), 255, np.uint8)
+    cv2.putText(head, caption, (4, _CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return head

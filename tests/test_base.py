@@ -73,6 +73,7 @@ COMMANDS = (
     "predict",
     "compose",
     "report",
+    "trimap",
 )
 
 

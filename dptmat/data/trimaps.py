@@ -1,4 +1,4 @@
-"""Trimaps where there are none: from an alpha matte as benchmarks make them, and from a mask."""
+"""Trimaps where there are none: from an alpha matte as benchmarks make them, and from a matte or a mask by widths."""
 
 from hashlib import blake2b
 
@@ -34,20 +34,37 @@ def from_alpha(alpha: np.ndarray, name: str, seed: int = 0) -> np.ndarray:
     return 1 + foreground - background
 
 
-def from_mask(mask: np.ndarray, width: int) -> np.ndarray:
-    """Make a trimap from a mask: unknown is what lies within ``width`` pixels of the mask's other side.
+def from_matte(alpha: np.ndarray, inward: float, outward: float) -> np.ndarray:
+    """Make a trimap from an alpha: its opaque and its empty part, each shrunk by a width of its own.
 
-    Distances are Euclidean, from the middle of a pixel to that of another. The border of the image is no outline.
+    What alpha leaves between is unknown in any case, so that no hair is lost; so is what is opaque and narrower than
+    twice ``inward``. Distances are Euclidean, from the middle of a pixel to that of another. The border of the image is
+    no outline.
 
     Args:
-        mask: uint8 [H, W], foreground from 128.
-        width: Pixels to either side, 0 or more; 0 leaves nothing unknown.
+        alpha: uint8 [H, W].
+        inward: Pixels, 0 or more: unknown is what is opaque and within them of a pixel that is not.
+        outward: Pixels, 0 or more: unknown is what is empty and within them of a pixel that is not.
 
     Returns:
         uint8 [H, W]: 0 background, 1 unknown, 2 foreground.
     """
-    inside = (mask >= 128).astype(np.uint8)
     foreground, background = (
-        cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > width for part in (inside, 1 - inside)
+        cv2.distanceTransform((alpha == value).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > width
+        for value, width in ((255, inward), (0, outward))
     )
     return 1 + foreground.astype(np.uint8) - background
+
+
+def from_mask(mask: np.ndarray, inward: float, outward: float | None = None) -> np.ndarray:
+    """Make a trimap from a mask, as `from_matte` does: unknown is what lies near to the mask's outline.
+
+    Args:
+        mask: uint8 [H, W], foreground from 128.
+        inward: Pixels within the outline, 0 or more.
+        outward: Pixels outside of it; by default as many. With 0 for both nothing is unknown.
+
+    Returns:
+        uint8 [H, W]: 0 background, 1 unknown, 2 foreground.
+    """
+    return from_matte(np.where(mask >= 128, np.uint8(255), np.uint8(0)), inward, inward if outward is None else outward)
