@@ -191,5 +191,6 @@ def _colored(image: np.ndarray) -> np.ndarray:  # uint8 [H, W] or [H, W, 3] -> [
 def _head(caption: str, width: int) -> np.ndarray:  # uint8 [_CAPTION, width, 3]
     """Write a caption in black on white."""
     head = np.full((_CAPTION, width, 3), 255, np.uint8)
-    cv2.putText(head, caption, (4, _CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    text = caption.encode(errors="replace").decode()  # names of files need not be valid text
+    cv2.putText(head, text, (4, _CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return head

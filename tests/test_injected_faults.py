@@ -56,13 +56,17 @@ COMMANDS = {
         "compose", "--fg", "fg", "--alpha", "matte", "--bg", "photos", "--each", "2", "--fg-names", "fg.txt",
         "--bg-names", "bg.txt", "--out", "out",
     ],
+    "trimap": [
+        "trimap", "--alpha", "alpha", "--width", "5%", "--out", "out", "--sheet", "sheet.png", "--image", "image",
+    ],
+    "trimap of masks": ["trimap", "--mask", "masks.txt", "--inward", "2", "--outward", "3.5", "--out", "out"],
     "convert": ["convert", "net.pt", "new.pt"],
     "report": ["report", "--run", "old", "--images", "image", "--out", "page.html"],
 }  # fmt: skip
 INPUTS = (
     "--data", "--fg", "--alpha", "--bg", "--val-image", "--val-trimap", "--val-alpha", "--image", "--trimap",
     "--predictions", "--checkpoint", "--init", "--quarantine", "--config", "--fg-names", "--bg-names", "--run",
-    "--images", "convert",
+    "--images", "--mask", "convert",
 )  # fmt: skip
 OUTPUTS = ("--out", "net.pt")  # the latter of `convert`
 
@@ -114,6 +118,7 @@ def template(tmp_path_factory):
             write_png(here / folder / f"{i}.png", image)
     for name, lines in {
         "photos.txt": [f"photos/{i}.jpg" for i in range(6)], "images.txt": ["image/0.png", "image/1.png"],
+        "masks.txt": ["alpha/0.png", "alpha/1.png"],
         "fg.txt": ["1.png", "0.png"], "bg.txt": [f"{i}.jpg" for i in range(6)], "bad.txt": [],
         "config.toml": ["seed = 3"],
     }.items():  # fmt: skip
@@ -281,7 +286,7 @@ def test_a_bad_file_in_a_folder_is_named(dptmat, bench, command, name, fault):
     assert victim.name in said or victim.stem in said
     if name == "photos" and words[0] != "compose":
         assert status == 0
-    elif words[0] in ("predict", "evaluate"):
+    elif words[0] in ("predict", "evaluate", "trimap"):
         assert status == 1
 
 
@@ -310,14 +315,16 @@ ODD = ["a b.png", "=1+1.png", "-rf.png", "Zo\u0308e.png", os.fsdecode(b"caf\xe9.
 
 
 @pytest.mark.slow
-@crossed([(command, "0.png") for command in ("finetune", "predict", "evaluate", "evaluate files", "compose")], ODD)
+@crossed(
+    [(command, "0.png") for command in ("finetune", "predict", "evaluate", "evaluate files", "compose", "trimap")], ODD
+)
 def test_any_names_of_images_will_do(dptmat, bench, command, name, fault):
     for folder in ("fg", "matte", "image", "trimap", "alpha", "predictions"):
         os.rename(bench / folder / name, bench / folder / fault)
     (bench / "fg.txt").write_bytes(b"1.png\n" + os.fsencode(fault) + b"\n")
     status, said = try_it(dptmat, bench, COMMANDS[command])
     assert status == 0, said
-    if command == "predict":
+    if command in ("predict", "trimap"):
         assert (bench / "out" / fault).exists()
 
 
@@ -329,7 +336,7 @@ def test_an_output_where_none_can_be_is_refused_before_the_work(dptmat, bench, c
     at = words.index("--out") + 1 if "--out" in words else 2
     words[at] = fault
     status, said = try_it(dptmat, bench, words)
-    makes_a_folder = words[0] in ("pretrain", "finetune", "predict", "evaluate", "compose")
+    makes_a_folder = words[0] in ("pretrain", "finetune", "predict", "evaluate", "compose", "trimap")
     if makes_a_folder and fault in ("gone/deep/x", "photos"):
         assert status == 0 or "photos is read" in said  # made, or added to
     else:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dptmat.data.trimaps import WIDEST, from_alpha, from_mask
+from dptmat.data.trimaps import WIDEST, from_alpha, from_mask, from_matte
 
 
 def edge(side=99):
@@ -111,3 +111,74 @@ def test_distances_are_exact_on_the_diagonal():
 @given(st.integers(0, 2**64 - 1), st.text(max_size=20))
 def test_any_name_and_seed(seed, name):
     assert from_alpha(edge(9), name, seed).max() <= 2
+
+
+def shrink(mask, width):
+    """Erode by a disc of this radius that is written out, and grown beyond the border: bool [H, W]."""
+    reach = int(width)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = (y**2 + x**2 <= width**2).astype(np.uint8)
+    return cv2.erode(mask.astype(np.uint8), disc, borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
+
+
+def strands(shape=(60, 80)):
+    """An opaque body, a hole, hairs that are opaque, faint and slanting, and a soft edge: uint8 [H, W]."""
+    alpha = np.zeros(shape, np.uint8)
+    cv2.ellipse(alpha, (30, 34), (20, 16), 20, 0, 360, 255, -1)
+    cv2.circle(alpha, (26, 34), 2, 0, -1)
+    alpha = cv2.GaussianBlur(alpha, (5, 5), 0)
+    alpha[10:20, 60] = 255
+    alpha[50, 50:78] = 2
+    for i in range(20):
+        alpha[30 + i // 2, 52 + i] = 90
+    return alpha
+
+
+@pytest.mark.parametrize("inward", [0, 1, 2.5, 7, 30])
+@pytest.mark.parametrize("outward", [0, 1, 4, 9.5, 200])
+def test_both_parts_of_a_matte_are_shrunk_by_a_disc_each(inward, outward):
+    alpha = strands()
+    trimap = from_matte(alpha, inward, outward)
+    assert trimap.dtype == np.uint8
+    np.testing.assert_array_equal(trimap == 2, shrink(alpha == 255, inward))
+    np.testing.assert_array_equal(trimap == 0, shrink(alpha == 0, outward))
+    assert trimap.max() <= 2
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 30), st.floats(0, 30), st.floats(0, 10))
+def test_a_wider_trimap_knows_less_and_nothing_else(seed, inward, outward, more):
+    noise = np.random.default_rng(seed).integers(-200, 456, (4, 5)).clip(0, 255).astype(np.uint8)
+    alpha = cv2.resize(noise, (24, 17), interpolation=cv2.INTER_NEAREST)
+    alpha[seed % 17] //= 2
+    narrow, wide = from_matte(alpha, inward, outward), from_matte(alpha, inward + more, outward + more)
+    known = wide != 1
+    np.testing.assert_array_equal(wide[known], narrow[known])
+    # What alpha says of known pixels is what the trimap says.
+    np.testing.assert_array_equal(alpha[narrow != 1], narrow[narrow != 1] // 2 * 255)
+    # The widths of the two sides have nothing to do with each other.
+    np.testing.assert_array_equal(from_matte(alpha, inward, outward + more) == 2, narrow == 2)
+    np.testing.assert_array_equal(from_matte(alpha, inward + more, outward) == 0, narrow == 0)
+
+
+def test_a_width_of_0_keeps_a_part_as_it_is():
+    alpha = strands()
+    np.testing.assert_array_equal(from_matte(alpha, 0, 9) == 2, alpha == 255)
+    np.testing.assert_array_equal(from_matte(alpha, 9, 0) == 0, alpha == 0)
+
+
+@pytest.mark.parametrize("width", [0, 1, 3, 10])
+def test_no_hair_is_lost_however_thin_or_faint(width):
+    alpha = strands()
+    assert (from_matte(alpha, width, width)[alpha > 0] >= 1).all()
+    hair = np.s_[10:20, 60]
+    assert (from_matte(alpha, width, width)[hair] == (1 if width else 2)).all()
+    assert (from_mask(alpha, width)[hair] == (1 if width else 2)).all()
+    assert (from_mask(alpha, width)[alpha >= 128] >= 1).all()
+
+
+def test_a_mask_has_two_widths_as_a_matte_of_two_values_has():
+    mask = strands()
+    hard = np.where(mask >= 128, 255, 0).astype(np.uint8)
+    np.testing.assert_array_equal(from_mask(mask, 2, 6), from_matte(hard, 2, 6))
+    np.testing.assert_array_equal(from_mask(mask, 4), from_mask(mask, 4, 4))
+    assert (from_mask(mask, 2, 6) != from_mask(mask, 6, 2)).any()

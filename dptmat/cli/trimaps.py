@@ -14,7 +14,7 @@ from dptmat.errors import UserError
 @click.option("--alpha", metavar="DIR|FILE", help="True alphas: a folder, one, or a text file of paths.")
 @click.option("--mask", metavar="DIR|FILE", help="Or masks, foreground from 128.")
 @out_folder_option("the trimaps NAME.png")
-@click.option("--width", metavar="WIDTH", help="Both of the next: pixels, such as 10, or of the longer side, such as 2%.")
+@click.option("--width", metavar="WIDTH", help="Both of the next: in pixels, such as 10, or of the longer side: 2%.")
 @click.option("--inward", metavar="WIDTH", help="How far the foreground is made unknown, from its outline.")
 @click.option("--outward", metavar="WIDTH", help="How far the background is made unknown, from the foreground.")
 @click.option("--sheet", metavar="FILE.png", help="Picture of up to 24 trimaps to look at, to be made.")

@@ -1,6 +1,7 @@
 """Trimaps as files, made of alphas or masks by widths."""
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,9 +98,9 @@ def require_sheet_apart(sheet: str | Path, cases: Iterable[Case], out: str | Pat
     Raises:
         UserError: It is so.
     """
-    place = Path(sheet).resolve()
+    place = os.path.realpath(sheet)  # which, unlike pathlib, takes links that lead in a circle
     for case in cases:
-        if place in (path.resolve() for path in (*case.paths.values(), _path(out, case))):
+        if place in map(os.path.realpath, (*case.paths.values(), _path(out, case))):
             raise UserError(f"`sheet` {sheet} is the file of {case.name}; give another name")
 
 
@@ -124,8 +125,9 @@ def make_trimaps(
     Raises:
         OSError: A file cannot be written.
     """
-    step = -(-len(cases) // MOST_SHOWN) or 1
-    drawn = {case.name for case in cases[::step]} if sheet else set()
+    Path(out).mkdir(parents=True, exist_ok=True)
+    shown = min(len(cases), MOST_SHOWN) if sheet else 0
+    drawn = {cases[i * len(cases) // shown].name for i in range(shown)}
     make = partial(_make_one, out, masks, inward, outward, drawn)
     at_once = min(count_cores(), AT_ONCE)
     with ThreadPoolExecutor(at_once) as threads:
@@ -153,7 +155,7 @@ def _make_one(out: str | Path, masks: bool, inward: Width, outward: Width, drawn
         return Made(case.name, reason_of(error, case))
     except MemoryError:
         return Made(case.name, "the memory does not suffice for an image of this size; make it smaller")
-    _warn_of_what_is_lost(case.name, matte, trimap, masks)
+    _warn_of_what_is_lost(case.name, f"{kind} {path}", matte, trimap)
     unknown = float((trimap == 1).mean())
     write_png(_path(out, case), LEVELS[trimap])
     if case.name not in drawn:
@@ -182,13 +184,13 @@ def _require_useful(trimap: np.ndarray, called: str, widths: tuple[float, float]
         raise UserError(f"{called} leaves nothing unknown with {told}; take more")
 
 
-def _warn_of_what_is_lost(name: str, matte: np.ndarray, trimap: np.ndarray, masks: bool) -> None:
+def _warn_of_what_is_lost(name: str, called: str, matte: np.ndarray, trimap: np.ndarray) -> None:
     """Tell of a trimap that has no foreground or no background, and of a mask that is rather a matte."""
     for level, part in ((2, "foreground"), (0, "background")):
         if not (trimap == level).any():
-            _logger.warning("%s: no known %s is left in the trimap: a narrower width would leave some", name, part)
-    if masks:
-        between = (matte > _BETWEEN) & (matte < 255 - _BETWEEN) & (trimap != 1)
-        if between.any():
-            line = "%s: %s grey pixels of the mask become known; if it is an alpha matte, give it as `alpha`"
-            _logger.warning(line, name, np.count_nonzero(between))
+            line = "%s: the trimap has no %s: in %s nothing is farther than the width from what is none"
+            _logger.warning(line, name, part, called)
+    between = (matte > _BETWEEN) & (matte < 255 - _BETWEEN) & (trimap != 1)
+    if between.any():
+        line = "%s: %s grey pixels of %s become known; if it is an alpha matte, give it as `alpha`"
+        _logger.warning(line, name, np.count_nonzero(between), called)
