@@ -109,14 +109,15 @@ def draw(path: str, title: str, means: dict[tuple[str, float], dict[str, float]]
     with matplotlib.style.context(["default", {"axes.spines.top": False, "axes.spines.right": False}]):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         figure.suptitle(title)
-        for axes, name, label in zip(
-            figure.subplots(1, 2), ("over_unknown", "over_all"), ("of unknown pixels", "of the whole image"),
+        for axes, name, region in zip(
+            figure.subplots(1, 2), ("over_unknown", "over_all"), ("unknown pixels", "the whole image"),
             strict=True,
         ):  # fmt: skip
             for source, color in SOURCES.items():
                 values = [means[source, width][name] for width in WIDTHS]
                 axes.plot([100 * width for width in WIDTHS], values, "o-", color=color, label=f"trimap of {source}")
-            axes.set(xlabel="width to either side, % of the longer side", ylabel=f"mean error {label}, x 1000")
+            axes.set(xlabel="width to either side, % of the longer side", ylabel="mean absolute error, x 1000")
+            axes.set_title(region, fontsize="medium")
             axes.set(ylim=(0, None), xscale="log", xticks=[100 * width for width in WIDTHS])
             axes.set_xticks([], minor=True)
             axes.set_xticklabels([f"{100 * width:g}" for width in WIDTHS])
