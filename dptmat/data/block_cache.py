@@ -10,8 +10,8 @@ Content = bytes | OSError  # of a photograph, or why it cannot be read
 class BlockCache:
     """Reads photographs by whole blocks, and keeps the blocks that were used last.
 
-    In an order of blocks each place of a batch goes through one block after the other. So as many blocks are in use as a
-    batch has samples, and a block that is over is the one that was used longest ago.
+    In an order of blocks each place of a batch goes through one block after the other. So as many blocks are in use as
+    a batch has samples, and a block that is over is the one that was used longest ago.
 
     Args:
         read: Reads photographs by their numbers, in order.
