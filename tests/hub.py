@@ -32,7 +32,7 @@ class Hub(http.server.ThreadingHTTPServer):
 
     def put(self, name, files, revision="main"):
         """Make a commit of files, bytes by path, the newest of a revision; give its hash."""
-        commit = hashlib.sha1(repr((name, sorted(files.items()))).encode()).hexdigest()
+        commit = hashlib.sha1(repr((name, revision, len(self.commits))).encode()).hexdigest()
         self.commits[commit] = dict(files)
         self.repos.setdefault(name, {})[revision] = commit
         self.repos[name][commit] = commit

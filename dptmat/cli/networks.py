@@ -36,7 +36,7 @@ def models_command() -> None:
 @click.argument("path", metavar="IN")
 @click.argument("out", metavar="OUT")
 def convert_command(official: str | None, form: str, path: str, out: str) -> None:
-    """Turn the weights in IN, of a run or of an official matting project, into the file OUT.
+    """Turn the weights in IN, of a run, of an official matting project or hf://USER/NAME, into the file OUT.
 
     \b
     Examples: dptmat convert --from dpt best_model.pth dpt.pt

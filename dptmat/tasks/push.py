@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _LONGEST = 200  # letters of a setting
+_MOST = 1e38  # that a setting can be
 
 
 def push_to_hub(
@@ -94,15 +95,16 @@ def _facts(file: str | Path, network: MattingNetwork, config: dict[str, Any]) ->
     saved = content["config"] if is_ours(content) else {}
     task = "" if "losses" not in saved else "finetune" if "fg" in saved else "pretrain"
     step = content.get("step") if task else None
-    run = Path(file).parent.parent
-    of_run = not is_address(file) and Path(file).parent.name == "checkpoints" and (run / "log.jsonl").is_file()
+    folder = Path(file).absolute().parent
+    run = folder.parent
+    of_run = not is_address(file) and folder.name == "checkpoints" and (run / "log.jsonl").is_file()
     return Facts(
         model=config["model"],
         trimap=network.in_channels != 3,
         task=task,
         settings=_settings_to_share(saved, task) if task else {},
         step=step if type(step) is int else None,
-        data=_data(content, Path(file).parent) if task else {},
+        data=_data(content, folder) if task else {},
         version=version("dptmat"),
         log=_log_until(run, step) if of_run else Log(),
         scores=_scores(run, Path(file)) if of_run else None,
@@ -122,8 +124,10 @@ def _settings_to_share(saved: dict[str, Any], task: str) -> dict[str, Any]:
                 value = "a file"
             elif field.name != "init" and value not in words:
                 continue
-        if isinstance(value, int | float) or (isinstance(value, str) and value.isprintable()):
-            settings[field.name] = value[:_LONGEST] if isinstance(value, str) else value
+        if isinstance(value, str) and value.isprintable():
+            settings[field.name] = value[:_LONGEST]
+        elif isinstance(value, int | float) and abs(value) < _MOST:
+            settings[field.name] = value
     return settings
 
 

@@ -84,6 +84,7 @@ class Repository:
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         where = {"repo_id": self._name, "filename": file, "revision": self._revision}
+        away = self._away
         known = _COMMIT.fullmatch(self._revision) and isinstance(try_to_load_from_cache(**where), str)
         if not (known or self._away or self._has(where, most)):
             return None
@@ -94,6 +95,8 @@ class Repository:
             return None
         except Exception as error:  # huggingface_hub raises many types
             raise UserError(f"{self.address} cannot be fetched: {'; '.join(_explain(error))}") from error
+        if self._away and not away:
+            _logger.info("%s: %s, so the copy in the Hub's cache is taken", self.address, self._away[0])
         if commit := re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix()):
             self._revision = commit[1]
         return path
@@ -131,9 +134,7 @@ class Repository:
             raise UserError(line) from error
         except Exception as error:  # huggingface_hub raises many types
             self._away = _explain(error)
-            if not isinstance(error, errors.OfflineModeIsEnabled):
-                _logger.warning("%s: %s; looking in the Hub's cache", self.address, self._away[0])
-            return True
+            return True  # perhaps of the cache
         if most is not None and size > most:
             raise UserError(f"{self.address}: its {where['filename']} has {size:,} bytes; at most {most:,} are read")
         return True

@@ -80,9 +80,7 @@ def _read_config(file: Path, path: str | Path) -> dict[str, Any] | None:
         return None
     model, trimap = config.get("model"), config.get("trimap")
     if not isinstance(model, str) or not isinstance(trimap, bool):
-        raise UserError(
-            f"{path}: its {CONFIG} does not tell which network it is and whether it takes a trimap; restore it"
-        )
+        raise UserError(f"{path}: its {CONFIG} does not tell the network and whether it takes a trimap; restore it")
     return {"model": model, "trimap": trimap}
 
 
