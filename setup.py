@@ -36,6 +36,7 @@ setup(
     install_requires=[
         "click>=8.2",
         "filelock>=3.12",
+        "huggingface_hub>=1.0",  # which timm brings, too
         "jinja2>=3.1",
         "matplotlib>=3.8",
         "numba>=0.60",

@@ -100,6 +100,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     huggingface_hub.utils.disable_progress_bars()
     yield server
@@ -139,7 +140,8 @@ def test_a_network_without_trimap_stays_one(tmp_path):
     library.push_to_hub(tmp_path / "plain.pt", "ada/plain", license="mit", out=tmp_path / "plain")
     assert torch.equal(alpha_of(library.from_pretrained(tmp_path / "plain")), alpha_of(network))
     card = (tmp_path / "plain" / "README.md").read_text()
-    assert "--trimap" not in card
+    assert " --trimap" not in card
+    assert " --no-trimap" in card
     assert "image, None)" in card
     assert "not known" in card
 

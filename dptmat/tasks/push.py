@@ -113,7 +113,7 @@ def _facts(file: str | Path, network: MattingNetwork, config: dict[str, Any]) ->
 
 def _settings_to_share(saved: dict[str, Any], task: str) -> dict[str, Any]:
     """Take the settings that decide what was computed; of paths nothing but that there was one."""
-    settings = {}
+    settings: dict[str, Any] = {}
     for field in dataclasses.fields(FinetuneConfig if task == "finetune" else PretrainConfig):
         value = saved.get(field.name, saved.get(field.metadata["formerly"]))
         if field.metadata["changeable_on_resume"] and field.name != "micro_batch":

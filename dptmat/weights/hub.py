@@ -8,6 +8,7 @@ An address is ``hf://user/name``, ``hf://user/name@revision`` (a branch, a tag o
 import logging
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from dptmat.errors import UserError
@@ -83,7 +84,7 @@ class Repository:
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        where = {"repo_id": self._name, "filename": file, "revision": self._revision}
+        where: dict[str, Any] = {"repo_id": self._name, "filename": file, "revision": self._revision}
         away = self._away
         known = _COMMIT.fullmatch(self._revision) and isinstance(try_to_load_from_cache(**where), str)
         if not (known or self._away or self._has(where, most)):
@@ -117,7 +118,7 @@ class Repository:
             )
         return path
 
-    def _has(self, where: dict[str, str], most: int | None) -> bool:
+    def _has(self, where: dict[str, Any], most: int | None) -> bool:
         """Ask the Hub for a file, once: hf_hub_download would ask for minutes before it said that nobody answers.
 
         Raises:
