@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hub import TOKEN, Hub
+from huggingface_hub.utils import disable_progress_bars
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -102,7 +103,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    huggingface_hub.utils.disable_progress_bars()
+    disable_progress_bars()
     yield server
     server.shutdown()
     server.server_close()
