@@ -44,8 +44,8 @@ def transformers_name(name: str) -> str:
 
 def recognise(state: dict[str, Tensor]) -> tuple[str, Callable[[str], str]] | None:
     """Recognise a checkpoint of either layout, whole or in part: its network, and how our names are spelled there."""
-    if not any(name.startswith("decoder.") for name in state):
-        return None
+    if not any(name.startswith("decoder.") or ".rel_pos_" in name for name in state):
+        return None  # another transformer of such names
     for blocks, spell in (("backbone.blocks.", published_name), ("backbone.encoder.layer.", transformers_name)):
         norms = (value for name, value in state.items() if name.startswith(blocks) and name.endswith("norm1.bias"))
         channels = next((len(value) for value in norms if value.ndim == 1), 0)
