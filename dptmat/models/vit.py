@@ -74,7 +74,7 @@ class ViT(MattingNetwork):
 
     def grad_checkpointing(self) -> None:
         """Keep only what enters a block of the backbone, and compute the rest again in the backward pass."""
-        self.encoder.backbone.set_grad_checkpointing()
+        self.encoder.backbone.model.set_grad_checkpointing()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1`` alone, float32 [N, 1, H, W] in 0..1.

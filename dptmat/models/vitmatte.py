@@ -43,9 +43,9 @@ def position_bias(
     query: Tensor,  # [B, heads, Q, HEAD], not scaled
     position: Tensor,  # int64 [Q], of each query along one axis of the map
     table: Tensor,  # [2 * side - 1, HEAD]
+    side: int,
 ) -> Tensor:  # [B, heads, Q, side]
     """Score every query with each place along an axis, by the distance from its own."""
-    side = (len(table) + 1) // 2
     distance = position[:, None] - torch.arange(side, device=position.device) + side - 1  # from 0
     return (query @ table.T).gather(3, distance.expand(*query.shape[:2], -1, -1))
 
@@ -66,11 +66,12 @@ class Attention(nn.Module):
         rows, columns = resized_table(self.rel_pos_h, height), resized_table(self.rel_pos_w, width)
         qkv = self.qkv(x.flatten(1, 2)).unflatten(2, (3, self.heads, HEAD))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [B, heads, h * w, HEAD] each
-        place = torch.arange(query.shape[2], device=x.device)
+        axes = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+        place = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # row and column of each position
 
         def attend(query: Tensor, place: Tensor) -> Tensor:  # some of the queries, and where they are
-            down = position_bias(query, place // width, rows)[..., :, None]
-            across = position_bias(query, place % width, columns)[..., None, :]
+            down = position_bias(query, place[0], rows, height)[..., :, None]
+            across = position_bias(query, place[1], columns, width)[..., None, :]
             return scaled_dot_product_attention(query, key, value, (down + across).flatten(3))
 
         attended = in_parts(attend, query, place)
@@ -80,7 +81,7 @@ class Attention(nn.Module):
 def in_parts(
     attend: Callable[[Tensor, Tensor], Tensor],
     query: Tensor,  # [B, heads, L, HEAD]
-    place: Tensor,  # int64 [L]
+    place: Tensor,  # int64 [2, L]
 ) -> Tensor:  # [B, heads, L, HEAD]
     """Attend by as many queries at a time as have SCORES scores; what a window holds goes at once.
 
@@ -93,7 +94,7 @@ def in_parts(
     queries = max(1, SCORES // (images * heads * length))
     if queries >= length:
         return attend(query, place)
-    parts = zip(query.split(queries, 2), place.split(queries), strict=True)
+    parts = zip(query.split(queries, 2), place.split(queries, 1), strict=True)
     return torch.cat([checkpoint(attend, *part, use_reentrant=False, preserve_rng_state=False) for part in parts], 2)
 
 
