@@ -11,21 +11,27 @@ FORMS = ("dptmat", "timm", "onnx", "transformers", "vitmatte")
 
 @dptmat.command("models")
 def models_command() -> None:
-    """List the networks with their parameters and the multiply-adds of one image.
+    """List the networks: parameters, multiply-adds of one image, whether official weights load, published SAD.
+
+    The SAD is that on Composition-1k, copied from the papers; none of it has been reproduced here.
 
     Any backbone of timm with feature maps at /4, /8, /16 and /32 makes a further one, unet_NAME, and any plain
     transformer of timm, vit_NAME.
     """
     from dptmat.models import MODELS
-    from dptmat.models.cost import cost
+    from dptmat.models.cost import PUBLISHED, cost
+    from dptmat.weights.names import OFFICIAL
 
     backbones = "resnet18", "resnet34", "resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"
-    click.echo(f"{'network':34} {'parameters':>10} {'multiply-adds, 224x224':>23} {'512x512':>8}")
+    loading = {"mgmatting_mask", *(network for networks in OFFICIAL.values() for network in networks)}
+    head = f"{'network':34} {'parameters':>10} {'multiply-adds, 224x224':>23} {'512x512':>8}"
+    click.echo(f"{head}  official weights  published SAD")
     transformers = "vit_small_patch14_dinov2", "vit_small_patch16_dinov3"
     named = *(f"unet_{backbone}" for backbone in backbones), *(f"vit_{name}" for name in transformers)
     for name in (*MODELS, *named):
         parameters, (small, large) = cost(name)
-        click.echo(f"{name:34} {parameters / 1e6:8.1f} M {small / 1e9:21.1f} G {large / 1e9:6.1f} G")
+        row = f"{name:34} {parameters / 1e6:8.1f} M {small / 1e9:21.1f} G {large / 1e9:6.1f} G"
+        click.echo(f"{row}  {'load' if name in loading else '-':16}  {PUBLISHED.get(name, '-')}")
 
 
 @dptmat.command("convert")

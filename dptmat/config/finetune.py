@@ -33,7 +33,7 @@ class FinetuneConfig(RunConfig):
     init: str = setting(
         dataclasses.MISSING,
         "Weights to start from: a checkpoint of dptmat, of an official matting project, or of an encoder (Swin, "
-        "SimMIM, MoBY, timm, torchvision); timm (ImageNet weights of the encoder); or random.",
+        "SimMIM, MoBY, DINO, MAE, timm, torchvision); timm (ImageNet weights of the encoder); or random.",
         unit="FILE|timm|random",
         group=MODEL,
     )
