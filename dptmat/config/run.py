@@ -44,7 +44,8 @@ class RunConfig:
     )
 
     model: str = setting(
-        "matteformer", "Network: matteformer, gca, mgmatting, vitmatte_small, unet_NAME, vit_NAME; dptmat models lists them.",
+        "matteformer",
+        "Network: matteformer, gca, mgmatting, vitmatte_small, unet_NAME, vit_NAME; dptmat models lists them.",
         unit="NAME",
         group=MODEL,
     )  # fmt: skip

@@ -4,7 +4,10 @@ import importlib.util
 import json
 import logging
 import warnings
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import nn
@@ -68,13 +71,13 @@ def to_timm(path: str | Path, out: str | Path, official: str | None = None) -> N
     _logger.info(call, backbone, network.in_channels, out)
     if len(filled) < len(state):
         _logger.info("not in the network, as new in timm: %s", ", ".join(name for name in state if name not in filled))
-    for those, missing, theirs in (
+    for networks, missing, kind in (
         (SWIN, "prior tokens", "Swin"),
         (PLAIN, "windows, relative positions and necks", "transformer"),
     ):
-        if name in those:
+        if name in networks:
             line = "left out: the %s, which timm's %s does not have; its features differ from the network's"
-            _logger.info(line, missing, theirs)
+            _logger.info(line, missing, kind)
 
 
 def plain_weights(network: nn.Module) -> nn.Module:
@@ -183,7 +186,7 @@ def to_transformers(path: str | Path, out: str | Path, official: str | None = No
         files[TRANSFORMERS_FILES[2]] = _json(processor)
     Path(out).mkdir(exist_ok=True)
     for file_name, content in files.items():
-        write_output(Path(out) / file_name, lambda file, content=content: file.write(content))
+        write_output(Path(out) / file_name, partial(_write, content))
     _logger.info('%s: %s; VitMatteForImageMatting.from_pretrained("%s")', out, name, out)
     if in_channels == 6:
         _logger.info(
@@ -192,7 +195,11 @@ def to_transformers(path: str | Path, out: str | Path, official: str | None = No
         )
 
 
-def _json(content: dict[str, object]) -> bytes:
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
+
+
+def _json(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 

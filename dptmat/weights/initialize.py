@@ -112,7 +112,8 @@ def _file_weights(network: nn.Module, path: str) -> tuple[dict[str, Tensor], dic
     if model:
         spell = spelling(state)
         if model in PLAIN:
-            state = vitmatte.fit_input(state, spell, int(network.in_channels))
+            in_channels = vitmatte.channels_of(network.state_dict(), str)
+            state = vitmatte.fit_input(state, spell, in_channels or 4)
         ours = {spell(key): key for key in network.state_dict()}
         return without_index({ours.get(key, key): value for key, value in state.items()}), {}, f"official {model}"
     state, left, kind = encoder_layout(state)
