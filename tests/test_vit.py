@@ -19,7 +19,7 @@ TINY = "vit_tiny_patch16_224"
     ("name", "patch"),
     [
         (TINY, 16),
-        pytest.param("vit_small_patch14_dinov2", 14, marks=pytest.mark.slow),
+        ("vit_small_patch14_dinov2", 14),
         pytest.param("vit_small_patch16_dinov3", 16, marks=pytest.mark.slow),
         pytest.param("vit_base_patch32_224", 32, marks=pytest.mark.slow),
     ],

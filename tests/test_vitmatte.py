@@ -112,6 +112,21 @@ def test_the_scores_of_a_whole_map_are_never_there(monkeypatch, gradient):
     assert largest.numbers < 4096**2 / 8
 
 
+def test_training_keeps_no_scores_of_a_whole_map(monkeypatch):
+    monkeypatch.setattr(vitmatte, "SCORES", 2**20)
+    module = random_attention(64, 32)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = module(torch.randn(1, 64, 64, 64))
+    assert result.requires_grad
+    assert sum(kept.values()) < 4096**2 / 4
+
+
 @torch.no_grad()
 def test_all_windows_go_through_attention_at_once(monkeypatch):
     monkeypatch.setattr(vitmatte, "SCORES", 1)
