@@ -68,6 +68,7 @@ setup(
             "ruff==0.17.6",
             "setuptools>=68",
             "scikit-image>=0.22",
+            "transformers>=4.50",  # its ViTMatte is what ours is compared with
             "onnxruntime>=1.20",
             *ONNX,
             *PARQUET,
