@@ -87,7 +87,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             return self._create(json.loads(content))
         if path == "/api/validate-yaml":
-            return self._answer({"errors": [], "warnings": []})
+            known = b"license: mit" in content or b"license: apache-2.0" in content
+            errors = [] if known else [{"message": '"license" must be one of apache-2.0, mit'}]
+            return self._answer({"errors": errors, "warnings": []}, 400 if errors else 200)
         name, _, verb = path.removeprefix("/api/models/").rpartition("/main")[0].rpartition("/")
         if verb == "preupload":
             files = json.loads(content)["files"]

@@ -428,6 +428,10 @@ def test_what_cannot_be_pushed_is_told_in_a_line(hub, run, folder, dptmat, tmp_p
     for name, message in [("ada/busy", "no more requests"), ("eve/hers", "this token may not do that")]:
         with pytest.raises(UserError, match=f"{name} cannot be pushed: .*{message}"):
             upload(tmp_path, name, private=False)
+    (tmp_path / "card").mkdir()
+    (tmp_path / "card" / "README.md").write_text("---\nlicense: mine\n---\n")
+    with pytest.raises(UserError, match=r'ada/tiny cannot be pushed: [^\n]*"license" must be one of[^\n]*\Z'):
+        upload(tmp_path / "card", "ada/tiny", private=False)
     monkeypatch.setenv("HF_TOKEN", "hf_another")
     with pytest.raises(UserError, match="refuses this token"):
         upload(tmp_path, "ada/tiny", private=False)

@@ -24,7 +24,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOG_IN = "log in by: hf auth login"
 _ANSWERS = {
     401: ("the Hub refuses this token", f"{_LOG_IN}, or mend HF_TOKEN"),
-    403: ("this token may not do that", "take one with the right to write, and a name of your own"),
+    403: ("this token may not do that", "take one that has the right, and for a push a name of your own"),
     429: ("the Hub takes no more requests for now", f"wait some minutes, or {_LOG_IN}"),
 }
 
@@ -191,10 +191,12 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         said = f", {error.server_message[:100]!r}" if error.server_message else ""
-        return _ANSWERS.get(status, (f"the Hub answers {status}{said}", "try again later"))
+        return _ANSWERS.get(
+            status, (f"the Hub answers {status}{said}", "try again later" if status >= 500 else "mend that")
+        )
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}", "mend that"
-    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    line = " ".join(str(error).split())[:300] or type(error).__name__
     if type(error).__module__.startswith("httpx"):
         return f"the Hub cannot be reached ({line})", "connect to the network"
-    return line, "try again"
+    return line.rstrip("."), "mend that, or try again"
