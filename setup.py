@@ -13,6 +13,7 @@ STACKS = {
 # 0.11.1 is the last release for Python 3.10.
 REMOTE = ["obstore>=0.11"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
+PARQUET = ["pyarrow>=19.0.1"]  # older ones fail in some files that are read page by page
 
 setup(
     name="dptmat",
@@ -31,10 +32,11 @@ setup(
     python_requires=">=3.10",
     package_dir={"dptmat": "dptmat", "dptmat.kernels": "kernels", "dptmat.pipelines": "pipelines"},
     packages=[*find_packages(include=["dptmat", "dptmat.*"]), "dptmat.kernels", "dptmat.pipelines"],
-    package_data={"dptmat": ["py.typed"], "dptmat.report": ["*.html"], "dptmat.kernels": ["*.cu", "*.cuh"]},
+    package_data={"dptmat": ["py.typed"], "dptmat.report": ["*.html", "*.md"], "dptmat.kernels": ["*.cu", "*.cuh"]},
     install_requires=[
         "click>=8.2",
         "filelock>=3.12",
+        "huggingface_hub>=1.0",  # which timm brings, too
         "jinja2>=3.1",
         "matplotlib>=3.8",
         "numba>=0.60",
@@ -54,6 +56,8 @@ setup(
         **STACKS,
         "demo": ["scikit-image>=0.22"],
         "onnx": ONNX,
+        "parquet": PARQUET,
+        "ray": ["ray>=2.40"],
         "remote": REMOTE,
         "test": [
             "pytest>=8",
@@ -67,8 +71,10 @@ setup(
             "transformers>=4.50",  # its ViTMatte is what ours is compared with
             "onnxruntime>=1.20",
             *ONNX,
+            *PARQUET,
             *REMOTE,
             "moto[s3,server]>=5.2",
+            "webdataset>=1.0",
         ],
     },
     entry_points={"console_scripts": ["dptmat = dptmat.cli:main"]},

@@ -6,11 +6,12 @@
 Stages, each with all before it: ``read`` the files; ``decode``; ``shrink``, antialiased, to the size of the view;
 ``warp``, the whole graph; ``pipeline``, with ``synthesize``, as ``dptmat pretrain`` runs it: input float32
 [N, 6, H, W], channels last, alpha, contrast and trimap, on the CPU over the memory of the batch before. The pairing is
-that of dptmat: each photograph is decoded once and used twice. ``DataLoader`` decodes two photographs for a sample, as
-the usual code does, and ``DataLoader direct`` is the same written with more care; ``DataLoader albumentations``, which
+that of dptmat: each photograph is decoded once and used twice. ``official-code recipe`` is the whole of it by
+``recipes/pretrain/official-code.toml``, with two photographs for a sample. ``DataLoader`` decodes two, too, as the
+usual code does, and ``DataLoader direct`` is the same written with more care; ``DataLoader albumentations``, which
 takes part if that library is installed, does it by its operators. Before anything is timed, their first batches have to
 agree with those of ``pipeline`` in shapes, dtypes, shares and statistics. ``DataLoader released`` makes its samples as
-the released code of the method's authors does, and has to have the shares and alphas of that code.
+the released code of the method's authors does; it and our recipe have to have the shares and alphas of that code.
 
 What is counted:
 - Each contender is a process of its own, and idle while it is not its turn. A round is as many batches as took
@@ -39,8 +40,9 @@ LOADERS = {
     "DataLoader albumentations": "albumentations",
     "DataLoader released": "released",
 }
-CONTENDERS = (*STAGES, "warp", "pipeline", *LOADERS)
-WHOLE = "pipeline", *LOADERS  # those that end in a network's input
+RECIPE = "official-code recipe"
+CONTENDERS = (*STAGES, "warp", "pipeline", RECIPE, *LOADERS)
+WHOLE = "pipeline", RECIPE, *LOADERS  # those that end in a network's input
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,15 @@ class Row:
     device_mb: float | None
 
 
-def make_settings(options):
-    """Make the settings of the training whose data path is measured."""
+def make_settings(options, recipe=False):
+    """Make the settings of the training whose data path is measured: of the paper, or of the released code's recipe."""
     from dptmat.config.pretrain import PretrainConfig
+    from dptmat.config.settings import read_toml
 
+    path = Path(__file__).parents[1] / "recipes/pretrain/official-code.toml"
+    given = read_toml(path, "the recipe") | {"sync_bn": False} if recipe else {}
     return PretrainConfig(
-        data=options.data, out="unused", size=options.size, batch_size=options.batch_size,
+        **given, data=options.data, out="unused", size=options.size, batch_size=options.batch_size,
         micro_batch=options.batch_size, device=options.device, threads=options.threads, prefetch=options.prefetch,
         hw_decoder_load=options.hw_decoder_load,
     )  # fmt: skip
@@ -100,7 +105,7 @@ def open_contender(name, options):
         paths = [index[i] for i in range(len(index))]
         rest = options.size, options.batch_size, options.threads, options.device
         return make_batches(paths, *rest, LOADERS[name]), lambda batch: batch, 2 * options.threads, imported
-    settings, process = make_settings(options), single_process(options.device)
+    settings, process = make_settings(options, name == RECIPE), single_process(options.device)
     task = Pretraining(settings, process)
     loader = make_loader(task, settings, process, 0, Quarantine(name_bad))
     if name in STAGES:
@@ -206,9 +211,9 @@ def require_equal_work(descriptions):
     from usual import RELEASED, RELEASED_TOLERANCES, require_alike
 
     whole = {name: description for name, description in descriptions.items() if description}
-    ours = next((description for name, description in whole.items() if name not in LOADERS), None)
+    ours = whole.get("pipeline")
     for name, theirs in whole.items():
-        if ours and LOADERS.get(name) == "released":
+        if ours and (LOADERS.get(name) == "released" or name == RECIPE):
             require_alike(ours | RELEASED, theirs, RELEASED_TOLERANCES)
         elif ours and name in LOADERS:
             require_alike(ours, theirs)

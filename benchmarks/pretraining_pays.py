@@ -3,18 +3,27 @@
     python benchmarks/pretraining_pays.py --photographs imagenet-sample --mattes alphamatting --out runs/pays
 
 A network is pre-trained on photographs without labels. Then it is fine-tuned on mattes over the same photographs from
-three starts, all with the same steps, settings and order of the data: ``random`` weights; the pre-trained ``encoder``
-with a new decoder; ``encoder + decoder``. Each is done for several seeds, of which the new weights and the data of
-fine-tuning follow; the pre-training is one and the same. The last network of each scores the images named by
-``--test``, none of which it has seen, at full size by ``dptmat evaluate``'s rules. Nothing is chosen by these scores.
+several starts, all with the same steps, settings and order of the data. Each is done for several seeds, of which the
+new weights and the data of fine-tuning follow. The last network of each scores the images named by ``--test``, none of
+which it has seen, at full size by ``dptmat evaluate``'s rules. Nothing is chosen by these scores.
 
-The table has the mean over the seeds and their standard deviation (n - 1). ``alphas.png`` shows what the networks of
-the first seed predict. What is done already is not done again: a call that was stopped goes on where it was.
+``--compare parts``: ``random`` weights; the pre-trained ``encoder`` with a new decoder; ``encoder + decoder``. The
+pre-training is one and the same.
+
+``--compare ways``: ``random`` weights, and encoder and decoder pre-trained in each way: as the ``paper's text`` says;
+as the ``released code`` does (``recipes/pretrain/official-code.toml``); as the paper's text but for one difference of
+that code. Each seed is that of a pre-training of its own, too: all ways begin with the same weights and photographs,
+and the spread over the seeds is that of pre-training and fine-tuning together.
+
+The table has the mean over the seeds and their standard deviation (n - 1); of ways also those of the difference to the
+paper's text, seed by seed. ``alphas.png`` shows what the networks of the first seed predict. What is done already is
+not done again: a call that was stopped goes on where it was.
 """
 
 import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from statistics import mean, stdev
@@ -27,9 +36,10 @@ from measure import as_usage_error, describe_environment, write_result
 
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
+from dptmat.config.settings import read_toml
 from dptmat.data.cases import pair
 from dptmat.data.image_io import read_alpha, read_image
-from dptmat.defaults import METRICS
+from dptmat.defaults import METRICS, PRECISIONS
 from dptmat.errors import UserError
 from dptmat.tasks.evaluate import evaluate
 from dptmat.tasks.finetune import finetune
@@ -37,7 +47,17 @@ from dptmat.tasks.pretrain import pretrain
 from dptmat.training import checkpoint
 from dptmat.weights.load import load_network
 
-STARTS = {"random": None, "encoder": "encoder", "encoder + decoder": "all"}  # what is loaded
+PAPER = "paper's text"
+RELEASED = read_toml(Path(__file__).parents[1] / "recipes/pretrain/official-code.toml", "the recipe")
+PARTS = {"random": None, "encoder": "encoder", "encoder + decoder": "all"}  # what is loaded
+WAYS = {  # how it is pre-trained
+    "random": None,
+    PAPER: {},
+    "released code": RELEASED | {"sync_bn": False},  # there are no other processes
+    "alpha moved": {"move_alpha": RELEASED["move_alpha"]},
+    "background left": {"augment_background": RELEASED["augment_background"]},
+    "squash": {"fit": RELEASED["fit"]},
+}
 HEIGHT, HEAD = 260, 28  # of an image and of its caption, in pixels
 
 
@@ -73,24 +93,58 @@ def score(folder, cases, settings):
     return json.loads(path.read_text())["mean"]
 
 
-def summarize(scores):
-    """Mean and standard deviation of each score over the seeds."""
-    return {
-        name: {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "seeds": values}
-        for name, values in ((name, [each[name] for each in scores]) for name in METRICS)
-    }
+def name_folder(*words):
+    """Name a folder by what is in it, letters and digits alone."""
+    return re.sub(r"\W+", "-", " ".join(map(str, words)))
+
+
+def list_starts(compare, seed, pretrain_so):
+    """List the starts of a seed's fine-tunings, by name; each is pre-trained when its turn comes.
+
+    Yields:
+        The name of a start, and the settings of fine-tuning that say what is loaded.
+    """
+    for name, choice in (PARTS if compare == "parts" else WAYS).items():
+        if choice is None:
+            yield name, {"init": "random"}
+        elif compare == "parts":
+            yield name, {"init": str(pretrain_so("pretrained", seed=0)), "load": choice}
+        else:
+            folder = name_folder("pretrained", name, seed)
+            yield name, {"init": str(pretrain_so(folder, **choice, seed=seed))}
+
+
+def summarize(values):
+    """Mean of a score over the seeds, and standard deviation."""
+    return {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "seeds": values}
+
+
+def summarize_all(scores):
+    """Summarize each score of each start; and its difference to that of the paper's text, which has the same seed."""
+    rows = {}
+    for start, of_seeds in scores.items():
+        rows[start] = {name: summarize([each[name] for each in of_seeds]) for name in METRICS}
+        if PAPER in scores and start != PAPER:
+            pairs = list(zip(of_seeds, scores[PAPER], strict=True))
+            less = {name: summarize([each[name] - paper[name] for each, paper in pairs]) for name in METRICS}
+            rows[start]["less_paper"] = less
+    return rows
+
+
+def write(cell, factor=1, sign=""):
+    """Write a mean and its deviation."""
+    spread = "" if cell["sd"] is None else f" ± {factor * cell['sd']:.2f}"
+    return f"{factor * cell['mean']:{sign}.2f}{spread}"
 
 
 def show(rows):
     """The table, in the scale of the papers: MSE in thousandths."""
-    lines = [f"{'start':18} {'SAD':>14} {'MSE e-3':>14} {'Grad':>14} {'Conn':>14}"]
+    less = any("less_paper" in row for row in rows.values())
+    lines = [f"{'start':18} {'SAD':>14} {'MSE e-3':>14} {'Grad':>14} {'Conn':>14}" + f" {'SAD - paper':>16}" * less]
     for start, row in rows.items():
-        cells = []
-        for name in METRICS:
-            factor = 1e3 if name == "mse" else 1
-            spread = "" if row[name]["sd"] is None else f" ± {factor * row[name]['sd']:.2f}"
-            cells.append(f"{factor * row[name]['mean']:.2f}{spread}")
-        lines.append(f"{start:18} " + " ".join(f"{cell:>14}" for cell in cells))
+        cells = [write(row[name], 1e3 if name == "mse" else 1) for name in METRICS]
+        more = f" {write(row['less_paper']['sad'], sign='+'):>16}" if "less_paper" in row else ""
+        lines.append(f"{start:18} " + " ".join(f"{cell:>14}" for cell in cells) + more)
     return "\n".join(lines)
 
 
@@ -123,6 +177,10 @@ def draw(cases, folders, path):
 )  # fmt: skip
 @click.option("--test", default="GT04,GT05,GT13,GT16,GT20", show_default=True, metavar="NAMES", help="Not trained on.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option(
+    "--compare", type=click.Choice(["parts", "ways"]), default="parts", show_default=True,
+    help="Parts of a pre-trained network that are loaded, or ways of pre-training.",
+)  # fmt: skip
 @click.option("--model", default="matteformer", show_default=True, metavar="NAME", help="Network.")
 @click.option("--pretrain-steps", default=2000, show_default=True, metavar="STEPS")
 @click.option("--pretrain-batch", default=64, show_default=True, metavar="SAMPLES")
@@ -133,45 +191,42 @@ def draw(cases, folders, path):
 @click.option("--size", default=512, show_default=True, metavar="PIXELS", help="Side of the crops.")
 @click.option("--lr", default=4e-4, show_default=True, help="Peak learning rate of fine-tuning.")
 @click.option("--seeds", default=3, show_default=True, help="Number of fine-tunings from each start.")
+@click.option("--amp", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="Of all trainings.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
-def main(photographs, mattes, test, out, model, device, seeds, **sizes):
+def main(photographs, mattes, test, out, compare, model, device, amp, seeds, **sizes):
     """Fine-tune from random and from pre-trained weights, and compare the scores."""
     began = time.perf_counter()
-    common = {"model": model, "device": device, "resume": "auto", "keep": 1}
+    common = {"model": model, "device": device, "amp": amp, "resume": "auto", "keep": 1, "log_every": 50}
+
+    def pretrain_so(folder, **ways):
+        given = ways | common | {"data": photographs, "out": str(out / folder), "save_every": 500}
+        given |= {"steps": sizes["pretrain_steps"], "batch_size": sizes["pretrain_batch"]}
+        given |= {"size": sizes["pretrain_size"], "lr": sizes["pretrain_lr"]}
+        return train(pretrain, out / folder, PretrainConfig(**given))
+
+    def finetune_from(start, seed):
+        folder = out / name_folder(start[0], seed)
+        given = start[1] | common | lists | {"bg": photographs, "out": str(folder), "seed": seed, "lr": sizes["lr"]}
+        given |= {"batch_size": sizes["batch"], "save_every": sizes["steps"]}
+        given |= {"steps": sizes["steps"], "size": sizes["size"]}
+        return score(folder, cases, FinetuneConfig(**given))
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         lists, cases = split(mattes, test.split(","), out)
-        pretrained = train(
-            pretrain,
-            out / "pretrained",
-            PretrainConfig(
-                data=photographs, out=str(out / "pretrained"), steps=sizes["pretrain_steps"],
-                batch_size=sizes["pretrain_batch"], size=sizes["pretrain_size"], lr=sizes["pretrain_lr"],
-                save_every=500, log_every=50, **common,
-            ),
-        )  # fmt: skip
-        rows, folders = {}, {}
-        for start, load in STARTS.items():
-            scores = []
-            for seed in range(seeds):
-                folder = out / f"{start.replace(' + ', '-')}-{seed}"
-                folders.setdefault(start, folder)
-                given = {"init": "random"} if load is None else {"init": str(pretrained), "load": load}
-                settings = FinetuneConfig(
-                    **lists, bg=photographs, out=str(folder), seed=seed, steps=sizes["steps"], lr=sizes["lr"],
-                    batch_size=sizes["batch"], size=sizes["size"], save_every=sizes["steps"], log_every=50,
-                    **given, **common,
-                )  # fmt: skip
-                scores.append(score(folder, cases, settings))
-            rows[start] = summarize(scores)
+        scores = {}
+        for seed in range(seeds):  # the first one of all starts first
+            for start in list_starts(compare, seed, pretrain_so):
+                scores.setdefault(start[0], []).append(finetune_from(start, seed))
     except UserError as error:
         raise as_usage_error(error) from error
+    rows = summarize_all(scores)
     click.echo(f"\n{model}, {sizes['pretrain_steps']} steps of pre-training, {sizes['steps']} of fine-tuning\n")
     click.echo(show(rows))
     environment = describe_environment(["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"])
-    result = {**environment, "model": model, **sizes, "test": test, "seconds": time.perf_counter() - began}
-    write_result(out / "scores.json", {**result, "rows": rows})
-    draw(cases, folders.items(), out / "alphas.png")
+    result = {**environment, "model": model, **sizes, "test": test, "compare": compare, "amp": amp}
+    write_result(out / "scores.json", {**result, "seconds": time.perf_counter() - began, "rows": rows})
+    draw(cases, [(start, out / name_folder(start, 0)) for start in rows], out / "alphas.png")
     click.echo(f"\n{out / 'scores.json'}, {out / 'alphas.png'}")
 
 

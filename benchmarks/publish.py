@@ -9,7 +9,8 @@ an entry to repeat it, and after an update of the code remove the file. A run th
 
 On a GPU: ``synthesize``; ``loader``, its stages and the usual ``DataLoader``; ``loader hw X``, ``loader threads N`` and
 ``loader prefetch N``, decoding and the whole pipeline by these options; ``throughput MODEL BATCH AMP [compiled]``, all
-of three networks, two batches, two precisions, compiled or not; ``pretraining_pays MODEL``. On the CPU what fits it.
+of three networks, two batches, two precisions, compiled or not; ``pretraining_pays MODEL``, and the same with ``ways``,
+of pre-training. On the CPU what fits it, and ``pack``: packing, and loading what is packed.
 """
 
 import itertools
@@ -34,6 +35,12 @@ OPTIONS = [
 ]
 TRAININGS = ("matteformer", "gca", "unet_resnet50"), (64, 256), ("bf16", "fp16"), (False, True)
 SMALL = {"pretrain-steps": 400, "pretrain-batch": 16, "pretrain-size": 128, "steps": 120, "batch": 4, "size": 192}
+# An hour of one core of an AMD EPYC: 15 pre-trainings and 18 fine-tunings.
+SMALLER = {"pretrain-steps": 150, "pretrain-batch": 8, "pretrain-size": 96, "steps": 60, "batch": 4, "size": 128}
+PAYS = {
+    "cuda": {(model, compare): {} for model in ("matteformer", "unet_resnet34") for compare in ("parts", "ways")},
+    "cpu": {("unet_resnet34", "parts"): SMALL, ("unet_resnet18", "ways"): SMALLER | {"amp": "bf16"}},
+}
 
 
 def list_runs(device, data, mattes, work):
@@ -46,10 +53,12 @@ def list_runs(device, data, mattes, work):
     for model, batch, amp, compiled in itertools.product(*TRAININGS) if gpu else ():
         chosen = {"model": model, "batch-size": batch, "micro-batch": batch, "amp": amp, "compile": compiled}
         runs[f"throughput {model} {batch} {amp}{' compiled' * compiled}"] = "throughput", {**common, **SHORT, **chosen}
-    for model in ("matteformer", "unet_resnet34") if gpu else ("unet_resnet34",):
-        name, sizes = f"pretraining_pays {model}", {} if gpu else SMALL
-        given = {"photographs": data, "mattes": mattes, "device": device, "model": model, "out": work / name}
-        runs[name] = "pretraining_pays", {**given, **sizes}
+    if not gpu:
+        runs["pack"] = "pack", {"data": data}
+    for (model, compare), sizes in PAYS[device].items():
+        name = f"pretraining_pays {model}{' ways' * (compare == 'ways')}"
+        given = {"photographs": data, "mattes": mattes, "device": device, "model": model, "compare": compare}
+        runs[name] = "pretraining_pays", {**given, "out": work / name.replace(" ", "-"), **sizes}
     return runs
 
 

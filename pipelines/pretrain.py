@@ -11,8 +11,9 @@ from dptmat.pipelines._dali import DataNode, Pipeline, fn, math, pipeline_def, t
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.batches import Views
 from dptmat.pipelines.probe import decode
+from dptmat.pipelines.resample import LONGEST_ASPECT
 from dptmat.pipelines.source import Count, Order, Photo, Photographs, Read, name_of
-from dptmat.pipelines.views_cpu import LONGEST_ASPECT, shrink_on_cpu, squash_on_cpu, warp_on_cpu
+from dptmat.pipelines.views_cpu import shrink_on_cpu, squash_on_cpu, warp_on_cpu
 
 
 class PretrainSource:
@@ -142,7 +143,7 @@ def warp_photograph(photo: DataNode, affine: DataNode, shape: DataNode | None, s
 
 
 def shrunk_shape(encoded: DataNode, size: int) -> DataNode:
-    """Compute the height and width of photographs as `views_cpu.shrink` makes them, from their heads alone.
+    """Compute the height and width of photographs as `resample.shrink` makes them, from their heads alone.
 
     To ask a decoded photograph would let the CPU wait for the GPU's decoder, and the GPU for the CPU's answer.
 

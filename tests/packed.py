@@ -2,9 +2,13 @@
 
 import io
 import json
+import os
+import signal
 import struct
 import tarfile
 from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
 
 
 def write_packed(folder, contents, per_shard=7, **head):
@@ -31,3 +35,24 @@ def write_tar(path, members):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+
+
+class Fatal(NamedTuple):
+    """A photograph whose reading kills the process, so many times."""
+
+    path: str
+    folder: str  # where the deaths are counted
+    most: int
+
+    fetch_many = None
+
+    @property
+    def name(self):
+        return self.path
+
+    def read(self, most):
+        deaths = Path(self.folder, f"deaths{os.getpid()}")
+        if len(list(deaths.parent.glob("deaths*"))) < self.most:
+            deaths.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Path(self.path).read_bytes()

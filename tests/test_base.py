@@ -61,7 +61,19 @@ def run_base(*commands):
     return json.loads(ended.stdout)
 
 
-COMMANDS = "pretrain", "finetune", "preview", "index", "models", "convert", "evaluate", "predict", "compose", "report"
+COMMANDS = (
+    "pretrain",
+    "finetune",
+    "preview",
+    "index",
+    "stats",
+    "models",
+    "convert",
+    "evaluate",
+    "predict",
+    "compose",
+    "report",
+)
 
 
 def test_every_help_is_shown():

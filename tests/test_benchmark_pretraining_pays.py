@@ -1,6 +1,7 @@
 """The comparison of fine-tunings: it runs on a tiny size, each start once, and does nothing twice."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +9,13 @@ import pytest
 from click.testing import CliRunner
 from mattes import shades, soft_disc, write_mattes
 from options import as_words
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+RECIPES = Path(__file__).parents[1] / "recipes/pretrain"
 
 
 @pytest.fixture
@@ -26,13 +34,16 @@ def mattes(tmp_path):
     return folder
 
 
+def tiny(photographs, mattes, out):
+    options = {"photographs": photographs, "mattes": mattes, "test": "1", "out": out, "model": "unet_resnet10t"}
+    options |= {f"pretrain-{name}": value for name, value in (("steps", 1), ("batch", 2), ("size", 64))}
+    return options | {"steps": 1, "batch": 2, "size": 64, "seeds": 1, "device": "cpu"}
+
+
 @pytest.mark.slow
 def test_tiny_run_on_the_cpu(pays, mattes, photographs, tmp_path, said):
     out = tmp_path / "out"
-    options = {"photographs": photographs, "mattes": mattes, "test": "1", "out": out, "model": "unet_resnet10t"}
-    options |= {f"pretrain-{name}": value for name, value in (("steps", 1), ("batch", 2), ("size", 64))}
-    options |= {"steps": 1, "batch": 2, "size": 64, "seeds": 1, "device": "cpu"}
-    words = as_words(options)
+    words = as_words(tiny(photographs, mattes, out))
     done = CliRunner().invoke(pays.main, words)
     assert done.exit_code == 0, done.output
     assert said().count("step 1/1  loss") == 4
@@ -63,6 +74,41 @@ def test_tiny_run_on_the_cpu(pays, mattes, photographs, tmp_path, said):
     assert again.exit_code == 0
     assert "step 1/1" not in said()
     assert json.loads((out / "scores.json").read_text())["rows"] == rows
+
+
+@pytest.mark.slow
+def test_ways_of_pre_training_differ_in_what_their_names_say(pays, mattes, photographs, tmp_path, said):
+    """The default, the released code's recipe, and three of its settings alone; a pre-training for each seed."""
+    out = tmp_path / "out"
+    words = as_words(tiny(photographs, mattes, out) | {"compare": "ways", "seeds": 2})
+    done = CliRunner().invoke(pays.main, words)
+    assert done.exit_code == 0, done.output
+    assert said().count("step 1/1  loss") == 2 * (5 + 6)
+    ways = ["paper-s-text", "released-code", "alpha-moved", "background-left", "squash"]
+    configs = {way: tomllib.loads((out / f"pretrained-{way}-1/config.toml").read_text()) for way in ways}
+    paper = configs.pop("paper-s-text")
+    differences = {way: {key for key in paper if given[key] != paper[key]} for way, given in configs.items()}
+    recipe = tomllib.loads((RECIPES / "official-code.toml").read_text())
+    assert differences == {
+        "released-code": {"out", *recipe} - {"sync_bn", "amp"},
+        "alpha-moved": {"out", "move_alpha"},
+        "background-left": {"out", "augment_background"},
+        "squash": {"out", "fit"},
+    }
+    assert all(recipe[key] == configs["released-code"][key] for key in differences["released-code"] - {"out"})
+    assert paper["seed"] == configs["squash"]["seed"] == 1
+    for way in ways:
+        config = tomllib.loads((out / f"{way}-1/config.toml").read_text())
+        assert config["init"] == str(out / f"pretrained-{way}-1/checkpoints/step-000000001.pt")
+        assert (config["load"], config["seed"]) == ("all", 1)
+    rows = json.loads((out / "scores.json").read_text())["rows"]
+    assert list(rows) == ["random", "paper's text", "released code", "alpha moved", "background left", "squash"]
+    ours, paper = (rows[way]["mse"]["seeds"] for way in ("squash", "paper's text"))
+    less = [ours[seed] - paper[seed] for seed in (0, 1)]
+    assert rows["squash"]["less_paper"]["mse"]["seeds"] == less
+    assert rows["squash"]["less_paper"]["mse"]["sd"] == pytest.approx(abs(less[0] - less[1]) / 2**0.5)
+    assert "less_paper" not in rows["paper's text"]
+    assert f"{rows['squash']['less_paper']['sad']['mean']:+.2f}" in done.output
 
 
 def test_an_image_that_is_not_there_is_named(pays, mattes, photographs, tmp_path):

@@ -30,6 +30,27 @@ def test_the_readme_leaves_nothing_out(tables):
             assert any((path.stem, table) in shown for table in (name, *of_many)), (path, name)
 
 
+def test_differences_to_the_papers_text_are_those_that_the_documentation_tells(tables):
+    """In docs/training.md, beside what the released code does otherwise."""
+    text = (tables.README.parent / "docs/training.md").read_text()
+    rows = json.loads((RESULTS / "cpu.json").read_text())["pretraining_pays unet_resnet18 ways"]["rows"]
+    for way in ("released code", "alpha moved", "background left", "squash"):
+        assert tables.write_difference(rows[way]) in text, way
+
+
+def test_ways_of_pre_training_have_a_column_more(tables):
+    score = {"mean": 20.04, "sd": 1.26, "seeds": []}
+    row = dict.fromkeys(("sad", "mse", "grad", "conn"), score)
+    less = {"less_paper": {"sad": {"mean": -1.04, "sd": 0.51}}}
+    result = {"compare": "ways", "rows": {"paper's text": row, "squash": row | less}}
+    head, paper, squash = tables.make_table({"pretraining_pays x": result}, "pretraining_pays x")
+    assert head[-1] == "SAD, less the paper's"
+    assert paper == ("paper's text", "20.0 ± 1.3", "20040.0 ± 1260.0", "20.0 ± 1.3", "20.0 ± 1.3", "")
+    assert squash[-1] == "-1.0 ± 0.5"
+    _, without = tables.make_table({"pretraining_pays x": {"rows": {"random": row}}}, "pretraining_pays x")
+    assert without == ("random", *paper[1:-1])
+
+
 def test_another_measurement_gives_another_table(tables, tmp_path):
     shutil.copytree(RESULTS, tmp_path / "results")
     path = tmp_path / "results/cpu.json"

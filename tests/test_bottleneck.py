@@ -23,10 +23,14 @@ GPU = {**CPU, "gpu": True}
     ("speeds", "where", "sentence"),
     [
         (SPEEDS, {**CPU, "threads": 2}, "What limits is decoding: use `threads` 4"),
-        (SPEEDS, CPU, "What limits is decoding: use photographs of fewer pixels"),
+        (SPEEDS, CPU, "What limits is decoding: use photographs that dptmat pack has shrunk to `size`"),
         (SPEEDS, GPU, "What limits is decoding: use another `hw_decoder_load` than 0.65"),
         ({"read": 300, "decode": 280, "warp": 270}, GPU, "What limits is reading: use `threads` 32"),
-        ({"read": 9000, "decode": 5000, "warp": 700}, GPU, "What limits is augmentation: use photographs of fewer"),
+        (
+            {"read": 9000, "decode": 5000, "warp": 700},
+            GPU,
+            "What limits is augmentation: use photographs that dptmat",
+        ),
         # Files that were slow at their first reading only: each stage by itself is faster after that.
         ({"read": 100, "decode": 900, "warp": 700}, CPU, "What limits is reading: use `threads` 32"),
         ({stage: 9 * speed for stage, speed in SPEEDS.items()}, CPU, "same cores: use `prefetch` 4"),

@@ -8,16 +8,32 @@ import lzma
 import random
 import struct
 import subprocess
+import sys
 import tarfile
 from collections import Counter
 
 import numpy as np
 import pytest
-from folder_store import FolderStore
 from PIL import Image
 
 from dptmat.data.containers import find_images, is_container, read_images
+from dptmat.data.storage import LocalStore, open_store
+from dptmat.data.stored_file import StoredFile
 from dptmat.errors import UserError
+
+
+class CountingStore(LocalStore):
+    """A folder that counts what is asked of it; ``remote`` is what it is told."""
+
+    def __init__(self, folder, *, remote=False):
+        super().__init__(folder)
+        self.remote = remote
+        self.requests = []  # (offset, length) of each
+
+    def read(self, name, offset=0, length=None):
+        content = super().read(name, offset, length)
+        self.requests.append((offset, len(content)))
+        return content
 
 
 def encoded(seed, side=24, form="JPEG"):
@@ -49,15 +65,15 @@ def found(path, **kwargs):
     others = Counter()
     content = path.read_bytes()
     by_range = [
-        (k, content[at : at + n]) for k, at, n in find_images(FolderStore(path.parent, **kwargs), path.name, others)
+        (k, content[at : at + n]) for k, at, n in find_images(CountingStore(path.parent, **kwargs), path.name, others)
     ]
-    assert list(read_images(FolderStore(path.parent, **kwargs), path.name)) == by_range
+    assert list(read_images(CountingStore(path.parent, **kwargs), path.name)) == by_range
     return by_range, others
 
 
 def refusal(path):
     with pytest.raises(UserError) as error:
-        list(find_images(FolderStore(path.parent), path.name))
+        list(find_images(CountingStore(path.parent), path.name))
     message = str(error.value)
     assert path.name in message
     assert len(message.splitlines()) == 1
@@ -139,9 +155,9 @@ def test_a_size_beyond_eight_gigabytes_is_read(tmp_path):
             last = tarfile.TarInfo("a.jpg")
             last.size = 3
             file.write(last.tobuf(form) + b"jpg".ljust(512, b"\0") + bytes(1024))
-        (image,) = find_images(FolderStore(tmp_path), "a.tar")
+        (image,) = find_images(CountingStore(tmp_path), "a.tar")
         assert image.offset > huge
-        assert FolderStore(tmp_path).read("a.tar", image.offset, image.length) == b"jpg"
+        assert CountingStore(tmp_path).read("a.tar", image.offset, image.length) == b"jpg"
 
 
 def test_a_tar_of_webdataset(tmp_path):
@@ -164,14 +180,14 @@ def test_a_tar_without_members_has_no_images(tmp_path):
 
 def test_of_a_local_tar_the_headers_alone_are_read(tmp_path):
     write_tar(tmp_path / "a.tar", {f"{k}.png": encoded(k, 200, "PNG") for k in range(20)})
-    store = FolderStore(tmp_path)
+    store = CountingStore(tmp_path)
     assert len(list(find_images(store, "a.tar"))) == 20
     assert sum(length for _, length in store.requests) < 0.1 * store.size("a.tar")
 
 
 def test_a_remote_tar_is_read_once_by_few_requests(tmp_path):
     write_tar(tmp_path / "a.tar", {f"{k}.png": bytes([k]) * 100_000 for k in range(200)})
-    store = FolderStore(tmp_path, remote=True)
+    store = CountingStore(tmp_path, remote=True)
     assert len(list(read_images(store, "a.tar"))) == 200
     assert len(store.requests) == 3  # of 8 MB
     assert sum(length for _, length in store.requests) == store.size("a.tar")
@@ -181,7 +197,7 @@ def test_a_remote_tar_is_read_once_by_few_requests(tmp_path):
 def test_a_tar_cut_short_says_where(tmp_path):
     write_tar(tmp_path / "whole.tar", {"a.jpg": encoded(1), "b.jpg": encoded(2)})
     whole = (tmp_path / "whole.tar").read_bytes()
-    (first, second) = find_images(FolderStore(tmp_path), "whole.tar")
+    (first, second) = find_images(CountingStore(tmp_path), "whole.tar")
     for end in (second.offset - 100, second.offset + 5, first.offset + 5):
         (tmp_path / "a.tar").write_bytes(whole[:end])
         assert "cut short at byte" in refusal(tmp_path / "a.tar")
@@ -189,7 +205,7 @@ def test_a_tar_cut_short_says_where(tmp_path):
 
 def test_a_tar_that_ends_between_members_is_told(tmp_path, caplog):
     write_tar(tmp_path / "whole.tar", {"a.jpg": encoded(1), "b.jpg": encoded(2)})
-    second = list(find_images(FolderStore(tmp_path), "whole.tar"))[1]
+    second = list(find_images(CountingStore(tmp_path), "whole.tar"))[1]
     (tmp_path / "a.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[: second.offset - 512])
     assert found(tmp_path / "a.tar")[0] == [("a.jpg", encoded(1))]
     assert "may have been cut short" in caplog.text
@@ -204,7 +220,7 @@ def test_tars_joined_by_cat_are_told(tmp_path, caplog):
 
 def test_a_damaged_header_is_no_end(tmp_path):
     write_tar(tmp_path / "a.tar", {"a.jpg": encoded(1), "b.jpg": encoded(2)})
-    second = list(find_images(FolderStore(tmp_path), "a.tar"))[1]
+    second = list(find_images(CountingStore(tmp_path), "a.tar"))[1]
     content = bytearray((tmp_path / "a.tar").read_bytes())
     content[second.offset - 512] ^= 1
     (tmp_path / "a.tar").write_bytes(content)
@@ -269,7 +285,7 @@ def test_large_images_in_parquet(tmp_path):
 
 def test_equal_images_have_ranges_of_their_own(tmp_path):
     write_parquet(tmp_path / "a.parquet", [PHOTOGRAPHS[0]] * 9, data_page_size=1000, write_batch_size=2)
-    places = [image.offset for image in find_images(FolderStore(tmp_path), "a.parquet")]
+    places = [image.offset for image in find_images(CountingStore(tmp_path), "a.parquet")]
     assert np.all(np.diff(places) >= len(PHOTOGRAPHS[0][1]))
 
 
@@ -298,7 +314,7 @@ def test_other_columns_are_refused_and_yet_read_for_packing(tmp_path, options, w
     message = refusal(tmp_path / "a.parquet")
     assert word in message
     assert "dptmat pack --no-reencode" in message
-    assert list(read_images(FolderStore(tmp_path), "a.parquet")) == PHOTOGRAPHS
+    assert list(read_images(CountingStore(tmp_path), "a.parquet")) == PHOTOGRAPHS
 
 
 @pytest.mark.parametrize(
@@ -321,7 +337,7 @@ def test_parquet_without_one_column_of_images(tmp_path, columns, words):
 def test_a_remote_parquet_is_read_about_once(tmp_path):
     rows = [(f"{k}.bmp", encoded(k, 800, "BMP")) for k in range(30)]  # 58 MB
     write_parquet(tmp_path / "a.parquet", rows, row_group_size=15)
-    store = FolderStore(tmp_path, remote=True)
+    store = CountingStore(tmp_path, remote=True)
     assert len(list(find_images(store, "a.parquet"))) == 30
     assert sum(length for _, length in store.requests) < 1.02 * store.size("a.parquet")
     assert len(store.requests) < 20
@@ -331,20 +347,29 @@ def test_an_error_of_the_store_stays_what_it_is(tmp_path):
     class Away(OSError):
         pass
 
-    class Store(FolderStore):
+    class Store(CountingStore):
         def read(self, name, offset=0, length=None):
             if len(self.requests) == self.most:
                 raise Away("the store is away")
             return super().read(name, offset, length)
 
     write_parquet(tmp_path / "a.parquet", PHOTOGRAPHS, row_group_size=7)
-    store = FolderStore(tmp_path)
+    store = CountingStore(tmp_path)
     list(find_images(store, "a.parquet"))
     away = Store(tmp_path)
     for away.most in range(len(store.requests)):
         away.requests.clear()
         with pytest.raises(Away):
             list(find_images(away, "a.parquet"))
+
+
+def test_an_old_pyarrow_is_named_and_not_the_file_blamed(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "a.parquet", PHOTOGRAPHS)
+    monkeypatch.setattr(pyarrow, "__version__", "18.1.0")
+    assert "pyarrow 18.1.0 is too old" in refusal(tmp_path / "a.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'dptmat[parquet]'" in refusal(tmp_path / "a.parquet")
 
 
 # --- TFRecord
@@ -417,7 +442,47 @@ def test_tfrecords_without_images(tmp_path):
     assert "no encoded image (features of bytes: image_raw)" in refusal(tmp_path / "a.tfrecord")
 
 
+def test_a_field_beyond_its_record_is_refused(tmp_path):
+    content = bytearray(example(image=encoded(1)))
+    at = content.index(encoded(1)) - 2  # of its length, two bytes
+    length = content[at] & 127 | content[at + 1] << 7
+    content[at : at + 2] = bytes([(length + 100) & 127 | 128, (length + 100) >> 7])
+    (tmp_path / "a.tfrecord").write_bytes(record(bytes(content)) + record(example(image=encoded(2))))
+    assert "a field has" in refusal(tmp_path / "a.tfrecord")
+
+
+# --- an object store
+
+
+def test_images_are_found_in_an_object_store(tmp_path):
+    pytest.importorskip("obstore")
+    from stores import FaultyServer
+
+    server = FaultyServer()
+    write_tar(tmp_path / "a.tar", IMAGES)
+    write_parquet(tmp_path / "b.parquet", PHOTOGRAPHS, row_group_size=9)
+    server.objects = {f"bucket/{name}": (tmp_path / name).read_bytes() for name in ("a.tar", "b.parquet")}
+    store = open_store(f"{server.url}/bucket")
+    assert list(read_images(store, "a.tar")) == list(IMAGES.items())
+    assert list(find_images(store, "b.parquet")) == list(find_images(LocalStore(tmp_path), "b.parquet"))
+    server.objects["bucket/a.tar"] = server.objects["bucket/a.tar"][:5000]
+    assert "cut short" in until_refused(find_images(store, "a.tar"))[1]
+    with pytest.raises(FileNotFoundError):
+        list(find_images(store, "c.tar"))
+
+
 # --- what else a file may be
+
+
+def test_nothing_is_read_beyond_the_end(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(range(100)))
+    for remote in (False, True):
+        file = StoredFile(CountingStore(tmp_path, remote=remote), "a")
+        assert file.at(90, 10) == bytes(range(90, 100))
+        assert file.at(100, 0) == b""
+        for offset, length in ((90, 11), (101, 0), (-1, 2), (0, -1), (1 << 70, 1)):
+            with pytest.raises(UserError, match="cut short"):
+                file.at(offset, length)
 
 
 def test_packed_files_are_refused_by_what_they_are(tmp_path):
@@ -469,7 +534,7 @@ def test_names_of_containers():
 def test_what_is_left_out_is_logged_once(tmp_path, caplog):
     write_tar(tmp_path / "a.tar", {"a.jpg": encoded(1), "a.json": b"", "b.json": b"", "README": b""})
     with caplog.at_level(logging.INFO):
-        list(find_images(FolderStore(tmp_path), "a.tar"))
+        list(find_images(CountingStore(tmp_path), "a.tar"))
     assert [record.getMessage().partition("a.tar")[2] for record in caplog.records] == [
         ": left out beside its images: .json (2), no ending (1)"
     ]
@@ -517,12 +582,12 @@ def until_refused(images):
 def test_damaged_files_give_ranges_within_them_or_a_line(tmp_path, kind):
     fuzz_seeds(tmp_path)
     content, draw = (tmp_path / kind).read_bytes(), random.Random(kind)
-    places = [image.offset - 300 for image in find_images(FolderStore(tmp_path), kind)] + [0, len(content) - 400]
+    places = [image.offset - 300 for image in find_images(CountingStore(tmp_path), kind)] + [0, len(content) - 400]
     for _ in range(FUZZ):
         spoilt = spoil(content, places, draw)
         (tmp_path / "a").write_bytes(spoilt)
         (ranges, refused), (images, _) = (
-            until_refused(find(FolderStore(tmp_path), "a", Counter())) for find in (find_images, read_images)
+            until_refused(find(CountingStore(tmp_path), "a", Counter())) for find in (find_images, read_images)
         )
         assert len(refused.splitlines()) <= 1
         assert all(offset >= 0 and offset + length <= len(spoilt) for _, offset, length in ranges)
@@ -532,10 +597,10 @@ def test_damaged_files_give_ranges_within_them_or_a_line(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["gnu", "pax", "parquet", "tfrecord"])
 def test_files_cut_short_give_a_part_of_the_ranges_and_a_line(tmp_path, kind):
     fuzz_seeds(tmp_path)
-    content, whole = (tmp_path / kind).read_bytes(), list(find_images(FolderStore(tmp_path), kind))
+    content, whole = (tmp_path / kind).read_bytes(), list(find_images(CountingStore(tmp_path), kind))
     last = sum(whole[-1][1:])
     for end in sorted(random.Random(0).sample(range(last), 100)):
         (tmp_path / "a").write_bytes(content[:end])
-        ranges, refused = until_refused(find_images(FolderStore(tmp_path), "a"))
+        ranges, refused = until_refused(find_images(CountingStore(tmp_path), "a"))
         assert ranges == [image for image in whole[: len(ranges)] if sum(image[1:]) <= end]
         assert refused or end % 512 == 0  # of a tar

@@ -21,6 +21,7 @@ README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 TORCHRUN = {"--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-endpoint", "--standalone"}
 UNSHARE = {"--net", "--map-root-user"}
+SBATCH = {"--array", "--wrap"}
 SETTINGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -83,7 +84,7 @@ def test_each_command_has_the_options_it_is_shown_with(path):
 @each_document
 def test_each_option_that_is_named_is_one(path):
     text = read(path)
-    known = TORCHRUN | UNSHARE | options_of(command).union(*map(options_of, command.commands.values()))
+    known = TORCHRUN | UNSHARE | SBATCH | options_of(command).union(*map(options_of, command.commands.values()))
     for script, rest in re.findall(r"python (benchmarks/\w+\.py)(.*)$", text, re.MULTILINE):
         source = (ROOT / script).read_text(encoding="utf-8")
         assert all(f'"{option}"' in source for option in named_options(rest)), script

@@ -1,6 +1,9 @@
 """What a file is by its first bytes: against files that other libraries write, and heads from published formats."""
 
+import bz2
 import io
+import lzma
+import tarfile
 import zipfile
 
 import numpy as np
@@ -36,6 +39,12 @@ def test_images_of_other_libraries(image_format):
 
 
 def test_archives_and_arrays():
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.add(__file__)
+    assert name_kind(file.getvalue()[:HEAD]) == "a tar archive"
+    assert name_kind(bz2.compress(file.getvalue())[:HEAD]) == "a bzip2 archive"
+    assert name_kind(lzma.compress(file.getvalue())[:HEAD]) == "an xz archive"
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "a")

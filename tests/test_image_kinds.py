@@ -10,7 +10,7 @@ from dptmat.pipelines.encoded import decode_by_pillow, read_encoded
 from dptmat.pipelines.pretrain import shrunk_shape
 from dptmat.pipelines.probe import decode, find_unreadable
 from dptmat.pipelines.read_ahead import Reader
-from dptmat.pipelines.views_cpu import shrink
+from dptmat.pipelines.resample import shrink
 
 
 @pipeline_def(batch_size=1, num_threads=1, prefetch_queue_depth=1, device_id=None)

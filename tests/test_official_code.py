@@ -14,8 +14,7 @@ from reference import official_code
 
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.config.settings import from_mapping
-from dptmat.data import pair_batch
-from dptmat.data.pair_batch import AlphaRecipe, draw_alpha, make_pair_batch, make_scene
+from dptmat.data.pair_batch import AlphaRecipe, compose_scene, draw_alpha, make_pair_batch, make_scene
 from dptmat.defaults import MEAN, STD
 from dptmat.errors import UserError
 from dptmat.kernels.philox import Stream, words
@@ -272,19 +271,53 @@ def test_interpolation_without_a_move_is_refused():
         PretrainConfig(data="unused", out="unused", interpolation=True)
 
 
-@pytest.mark.parametrize("options", [CODE, {"colors": "hsv"}, {"move_alpha": True}])
-def test_what_a_gpu_computes_is_what_the_cpu_does(photographs, monkeypatch, options):
+GENERAL = [CODE, {"colors": "hsv"}, {"move_alpha": True}, {"background": "anew"}, {**CODE, "colors": "hue"}]
+
+
+@pytest.mark.parametrize("options", GENERAL)
+def test_what_a_gpu_computes_is_what_the_cpu_does(photographs, options):
     """The operators that run there, here on the CPU: to less than a hundredth of a level."""
     ((pairs, batch),) = draw(photographs, **options)
     _, settings = make_task(photographs, **options)
-    monkeypatch.setattr(pair_batch, "jitter_on_cpu", pair_batch.jitter_changed)
-    monkeypatch.setattr(pair_batch, "compose_on_cpu", pair_batch.compose)
-    other = make_pair_batch(pairs, recipe_of(settings))
+    other = compose_scene(make_scene(pairs, recipe_of(settings)))
     assert torch.equal(other.alpha, batch.alpha)
     assert torch.equal(other.trimap, batch.trimap)
     assert other.input.stride() == batch.input.stride()
     assert ((other.input - batch.input) * 255 * torch.tensor([*STD, 1, 1, 1])[:, None, None]).abs().max() < 0.01
     torch.testing.assert_close(other.contrast, batch.contrast, rtol=1e-4, atol=1e-4)
+
+
+def test_hues_turn_all_the_way_round_either_side(photographs):
+    """As far as settings allow, where three turns of the colour circle have to be taken off."""
+    ((pairs, _),) = draw(photographs, size=64, colors="hsv")
+    recipe = recipe_of(make_task(photographs, size=64, colors="hsv")[1])
+    turns = torch.tensor([-180.0, -179, -60, 0, 59, 61, 179, 180])
+    pairs = pairs._replace(color=torch.stack([turns, turns * 0, turns * 0], 1)[:, None].repeat(1, 2, 1))
+    fused, general = make_pair_batch(pairs, recipe), compose_scene(make_scene(pairs, recipe))
+    torch.testing.assert_close(fused.input, general.input, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [CODE, {"background": "anew"}])
+def test_a_batch_over_the_memory_of_another_one_is_the_same(photographs, options):
+    (first, _), (second, batch) = draw(photographs, 2, **options)
+    recipe = recipe_of(make_task(photographs, **options)[1])
+    before = make_pair_batch(first, recipe)
+    assert not torch.equal(before.input, batch.input)
+    weight = torch.ones(1, requires_grad=True)
+    loss = (before.input * weight).sum()
+    over = make_pair_batch(second, recipe, before)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    assert over is before
+    for name in ("input", "alpha", "contrast", "trimap"):
+        assert torch.equal(getattr(over, name), getattr(batch, name))
+
+
+def test_training_on_the_cpu_makes_batches_over_the_one_before(photographs):
+    made, settings = make_task(photographs, **CODE)
+    loader = make_loader(made, settings, made._process, 0, Quarantine())
+    addresses = {made.batch(pairs).input.data_ptr() for _, pairs in zip(range(3), loader, strict=False)}
+    assert len(addresses) == 1
 
 
 @pytest.mark.gpu

@@ -274,6 +274,13 @@ def test_tars_of_others_are_read_as_they_are(contents, tmp_path):
         index = open_photographs(data)
         assert [read_encoded(index[i]) for i in range(len(index))] == contents[:5]
     assert len(open_photographs(tmp_path / "train-01.tar")) == 1
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/list.txt").write_text(f"../train-00.tar\n{tmp_path}/train-01.tar\n")
+    index = open_photographs(tmp_path / "sub/list.txt")
+    assert [read_encoded(index[i]) for i in range(len(index))] == contents[:5]
+    (tmp_path / "sub/list.txt").write_text("s3://bucket/train-00.tar\n")
+    with pytest.raises(UserError, match="lists addresses; give the folder in the store"):
+        open_photographs(tmp_path / "sub/list.txt")
     (tmp_path / "loose.jpg").write_bytes(contents[0])  # a folder of files, beside which tars lie
     assert isinstance(open_photographs(tmp_path), ImageIndex)
 
@@ -305,6 +312,14 @@ def test_index_of_shards_is_a_folder_that_training_takes(contents, tmp_path, dpt
     status, _, err = dptmat("index", "--data", data, "--out", tmp_path / "file")
     assert status == 2
     assert "is a file" in err
+    status, _, err = dptmat("index", "--data", out, "--out", data)
+    assert status == 2
+    assert "is the folder of the shards" in err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.jpg").write_bytes(contents[0])
+    status, _, err = dptmat("index", "--data", data, "--out", tmp_path / "other")
+    assert status == 2
+    assert "holds something else" in err
 
 
 def test_a_run_from_shards_goes_on_exactly_and_knows_its_order(packed, tmp_path, dptmat):

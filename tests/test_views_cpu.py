@@ -3,11 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from nvidia.dali import fn, pipeline_def, types
 from ranges import make_augmentation
 
 from dptmat.pipelines import pretrain
-from dptmat.pipelines.views_cpu import shrink, warp
+from dptmat.pipelines.resample import shrink, warp
 
 SHAPES = [(1, 1), (50, 1), (1, 50), (64, 64), (65, 64), (375, 500), (333, 500), (120, 128), (2000, 60), (818, 89)]
 
@@ -59,3 +60,12 @@ def test_a_flat_photograph_stays_flat(shape):
     assert (
         warp(shrink(np.full((*shape, 3), 201, np.uint8), 64), np.float32([[2, 1, -99], [-1, 2, -33]]), 64) == 201
     ).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 93), (200, 64)])
+def test_a_photograph_of_the_size_stays_as_it_is(shape):
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    planes = torch.from_numpy(photo)[None].permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(planes, shape, mode="bilinear", antialias=True)
+    assert np.array_equal(resized[0].permute(1, 2, 0), photo)  # so that nothing has to be resized
+    assert shrink(photo, 64) is photo

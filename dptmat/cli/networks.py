@@ -1,4 +1,4 @@
-"""The commands on networks themselves: models and convert."""
+"""The commands on networks themselves: models, convert and push."""
 
 import click
 
@@ -48,7 +48,7 @@ def models_command() -> None:
 @click.argument("path", metavar="IN")
 @click.argument("out", metavar="OUT")
 def convert_command(official: str | None, form: str, path: str, out: str) -> None:
-    """Turn the weights in IN, of a run or of an official matting project, into the file OUT.
+    """Turn the weights in IN, of a run, of an official matting project or hf://USER/NAME, into the file OUT.
 
     \b
     Examples: dptmat convert --from dpt best_model.pth dpt.pt
@@ -68,3 +68,25 @@ def convert_command(official: str | None, form: str, path: str, out: str) -> Non
         "transformers": export.to_transformers,
     }[form]  # fmt: skip
     write(path, out, official)
+
+
+@dptmat.command("push")
+@click.option(
+    "--license", "license", required=True, metavar="NAME",
+    help="Licence of the weights, as the Hub calls it: apache-2.0, mit, cc-by-nc-4.0, ...",
+)  # fmt: skip
+@click.option("--private", is_flag=True, help="Make the repository private, if there is none yet.")
+@click.option("--out", metavar="DIR", help="Write the folder instead, new or empty, and send nothing.")
+@click.argument("path", metavar="RUN|FILE")
+@click.argument("name", metavar="USER/NAME")
+def push_command(license: str, private: bool, out: str | None, path: str, name: str) -> None:
+    """Share a network on the Hugging Face Hub: its weights, what it is, and a card made from its run.
+
+    \b
+    Examples: dptmat push runs/first me/first --license apache-2.0 --out look
+              dptmat push runs/first me/first --license apache-2.0
+    """
+    from dptmat.tasks.push import push_to_hub
+
+    show_log(err=True)
+    click.echo(push_to_hub(path, name, license=license, private=private, out=out))

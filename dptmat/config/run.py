@@ -52,8 +52,9 @@ class RunConfig:
     init: str = setting(
         "random",
         "Weights to start from: random; timm (ImageNet weights of the encoder); or a checkpoint of dptmat, of an "
-        "official matting project, or of an encoder (Swin, SimMIM, MoBY, DINO, MAE, timm, torchvision).",
-        unit="random|timm|FILE",
+        "official matting project, or of an encoder (Swin, SimMIM, MoBY, DINO, MAE, timm, torchvision), also on the "
+        "Hub.",
+        unit="random|timm|FILE|hf://USER/NAME",
         group=MODEL,
     )
     load: str = setting(

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dptmat.data.parquet import MAGIC, find_in_parquet, read_from_parquet
-from dptmat.data.stored_file import Found, Readable, StoredFile
+from dptmat.data.storage import Store
+from dptmat.data.stored_file import Found, StoredFile
 from dptmat.data.tar import BLOCK, find_in_tar, is_tar
 from dptmat.data.tfrecord import find_in_tfrecord, is_tfrecord
 from dptmat.errors import UserError, few
@@ -30,7 +31,7 @@ def is_container(name: str) -> bool:
     return name.lower().endswith(CONTAINERS) or re.search(r"-[0-9]{5}-of-[0-9]{5}$", name) is not None
 
 
-def find_images(store: Readable, name: str, others: Counter[str] | None = None) -> Iterator[Found]:
+def find_images(store: Store, name: str, others: Counter[str] | None = None) -> Iterator[Found]:
     """Yield where the images in a tar, a Parquet file or a TFRecord file lie, in the order of the file.
 
     Args:
@@ -50,7 +51,7 @@ def find_images(store: Readable, name: str, others: Counter[str] | None = None) 
         _tell(file, counted)
 
 
-def read_images(store: Readable, name: str, others: Counter[str] | None = None) -> Iterator[tuple[str, bytes]]:
+def read_images(store: Store, name: str, others: Counter[str] | None = None) -> Iterator[tuple[str, bytes]]:
     """Yield keys and contents of the images that `find_images` finds, and of a compressed Parquet file, too.
 
     Raises:

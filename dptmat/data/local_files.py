@@ -69,14 +69,21 @@ def walk_files(root: str, prefix: str = "", above: tuple[tuple[int, int], ...] =
         above: Device and inode of the folders that lead there.
     """
     folder = os.path.join(root, prefix)
-    status = os.stat(folder)
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as entries:
+            found = [(os.fsencode(entry.name + "/" * entry.is_dir()), entry) for entry in entries]
+    except FileNotFoundError:  # deleted meanwhile, as the files below may be
+        return
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
-    with os.scandir(folder) as entries:
-        found = [(os.fsencode(entry.name + "/" * entry.is_dir()), entry) for entry in entries]
     for _, entry in sorted(found, key=lambda pair: pair[0]):
         if entry.is_dir():
             yield from walk_files(root, f"{prefix}{entry.name}/", (*above, here))
         elif entry.is_file():
-            yield prefix + entry.name, entry.stat().st_size
+            try:
+                size = entry.stat().st_size
+            except FileNotFoundError:
+                continue
+            yield prefix + entry.name, size

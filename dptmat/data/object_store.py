@@ -1,10 +1,11 @@
 """Object stores: S3 and what speaks it, Google, Azure, and web servers. The only file that imports obstore."""
 
-import errno
 import os
 import tempfile
+import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any, BinaryIO
@@ -16,8 +17,8 @@ from obstore.store import AzureStore, GCSStore, S3Store, from_url
 from dptmat.data.range_reads import Readers, join_spans
 from dptmat.data.storage import Span, cut_short
 from dptmat.data.store_address import Address
-from dptmat.data.store_answers import os_error, read_answer
-from dptmat.errors import StoreAwayError, UserError
+from dptmat.data.store_answers import explain_listing, is_beyond_end, os_error
+from dptmat.errors import StoreAwayError
 
 _PART = 32 << 20  # bytes of a part of an upload: S3 takes 10,000 of them, and has a price for each
 
@@ -63,11 +64,11 @@ class ObjectStore:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         if length is None:
-            return self._read_to_end(name, offset)
-        content = self._fetch(name, offset, length)
+            return self._do(name, lambda: self._read_to_end(name, offset))
+        content = self._do(name, lambda: bytes(self._fetch(name, offset, length)))
         if len(content) < length:
             raise cut_short(self._file(name), offset, length, len(content))
-        return bytes(content)
+        return content
 
     def read_many(self, spans: Sequence[Span]) -> list[bytes | OSError]:
         found: list[bytes | OSError] = [b""] * len(spans)
@@ -78,33 +79,47 @@ class ObjectStore:
         return found
 
     def size(self, name: str) -> int:
-        with _said_of(self._file(name)):
-            return obstore.head(self._client("read"), name)["size"]
+        return self._do(name, lambda: obstore.head(self._client("read"), name)["size"])
 
     def names(self) -> Iterator[tuple[str, int]]:
-        with _said_of_listing(self.url):
-            pages = obstore.list(self._client("read"), chunk_size=1000)
-            found = [(entry["path"], entry["size"]) for page in pages for entry in page]
+        try:
+            found = self._do("", self._list)
+        except OSError as error:
+            raise explain_listing(error, self._address) from None
         found.sort(key=lambda pair: pair[0].encode())
-        for (name, size), (following, _) in zip(found, [*found[1:], ("", 0)], strict=True):
+        for name, size in found:
             # Consoles make objects without content for folders.
-            if name and (size or not following.startswith(f"{name}/")):
+            if size or (name and not _is_folder(name, found)):
                 yield name, size
 
     def write(self, name: str, write: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
         with tempfile.TemporaryFile() as spool:
             write(spool)
             spool.seek(0)
-            mode: Any = "overwrite" if replace else "create"
-            with _said_of(self._file(name)):
-                obstore.put(self._client("write"), name, spool, mode=mode, chunk_size=_PART, max_concurrency=4)
+            how: dict[str, Any] = {"mode": "overwrite" if replace else "create", "chunk_size": _PART}
+            self._do(name, lambda: obstore.put(self._client("write"), name, spool, max_concurrency=4, **how))
 
     def delete(self, name: str) -> None:
-        with suppress(FileNotFoundError), _said_of(self._file(name)):  # S3 does not say, others do
-            obstore.delete(self._client("write"), name)
+        with suppress(FileNotFoundError):  # S3 does not say, others do
+            self._do(name, lambda: obstore.delete(self._client("write"), name))
 
     def _file(self, name: str) -> str:
-        return f"{self.url}/{name}"
+        return f"{self.url}/{name}" if name else self.url
+
+    def _do(self, name: str, job: Callable[[], Any]) -> Any:
+        """Do what asks obstore. The main thread has another one do it, so that it can be interrupted meanwhile."""
+
+        def do() -> Any:
+            try:
+                return job()
+            except ERRORS as error:
+                raise os_error(error, self._file(name)) from None
+
+        return _readers(os.getpid()).run_one(do) if threading.current_thread() is threading.main_thread() else do()
+
+    def _list(self) -> list[tuple[str, int]]:
+        pages = obstore.list(self._client("read"), chunk_size=1000)
+        return [(entry["path"], entry["size"]) for page in pages for entry in page]
 
     def _client(self, purpose: str) -> Any:
         """Return obstore's store: made where it is first used, after it has come to another process by pickle."""
@@ -116,20 +131,21 @@ class ObjectStore:
 
     def _fetch(self, name: str, offset: int, length: int) -> Any:
         """Return bytes of a file, fewer where it ends."""
-        if length == 0:
-            return b""
-        with _said_of(self._file(name)):
-            try:
-                return obstore.get_range(self._client("read"), name, start=offset, length=length)
-            except BaseError as error:
-                if read_answer(error).status == 416:
-                    return b""
-                raise
+        try:
+            return obstore.get_range(self._client("read"), name, start=offset, length=length) if length else b""
+        except BaseError as error:
+            if is_beyond_end(error):
+                return b""
+            raise
 
     def _read_to_end(self, name: str, offset: int) -> bytes:
-        with _said_of(self._file(name)):
+        try:
             got = obstore.get(self._client("read"), name, options={"range": {"offset": offset}} if offset else None)
             content = bytes(got.bytes())
+        except BaseError as error:
+            if is_beyond_end(error):
+                return b""
+            raise
         if len(content) < got.meta["size"] - offset:
             raise cut_short(self._file(name), offset, got.meta["size"] - offset, len(content))
         return content
@@ -139,7 +155,7 @@ class ObjectStore:
         name, start = spans[block[0]].name, spans[block[0]].offset
         end = max(spans[i].offset + spans[i].length for i in block)
         try:
-            content = memoryview(self._fetch(name, start, end - start))
+            content = memoryview(self._do(name, lambda: self._fetch(name, start, end - start)))
         except StoreAwayError:
             raise
         except OSError as error:
@@ -151,6 +167,12 @@ class ObjectStore:
             short = cut_short(self._file(name), offset, length, len(piece))
             pieces.append((i, piece if len(piece) == length else short))
         return pieces
+
+
+def _is_folder(name: str, found: list[tuple[str, int]]) -> bool:
+    """Tell whether there are files below a name, among all that are sorted by their names as bytes."""
+    i = bisect_left(found, f"{name}/".encode(), key=lambda pair: pair[0].encode())
+    return i < len(found) and found[i][0].startswith(f"{name}/")
 
 
 def note_process(url: str) -> None:
@@ -166,36 +188,6 @@ def note_process(url: str) -> None:
             'start worker processes by "spawn" or "forkserver"'
         )
     _first_process = os.getpid()
-
-
-@contextmanager
-def _said_of(file: str) -> Iterator[None]:
-    """Raise as an `OSError` that names the file what obstore raises."""
-    try:
-        yield
-    except ERRORS as error:
-        raise os_error(error, file) from None
-
-
-@contextmanager
-def _said_of_listing(url: str) -> Iterator[None]:
-    """Say what keeps a store from being listed."""
-    try:
-        with _said_of(url):
-            yield
-    except StoreAwayError:
-        raise
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise UserError(
-                f"{url} holds objects whose keys have //, /./ or /../ in them, which cannot be listed; "
-                "rename them, or point at a folder without them"
-            ) from None
-        if url.startswith("http") and error.errno in (errno.ENOTSUP, errno.ENOENT, errno.EACCES):
-            raise UserError(
-                f"{url} is a web server, which lists no files; use a bucket, or pack or index the files where they lie"
-            ) from None
-        raise
 
 
 @cache

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dptmat.data.matte_batch import ComposedBatch, compose, jitter, planes
-from dptmat.data.pair_batch_cpu import compose_on_cpu, jitter_on_cpu
+from dptmat.data.pair_batch_cpu import fill_pairs, make_room
 from dptmat.kernels import random_alpha, random_trimap
 from dptmat.kernels.philox import SECOND
 from dptmat.kernels.trimap import FOREGROUND, UNKNOWN
@@ -42,10 +42,23 @@ class Scene(NamedTuple):
     trimap: Tensor  # uint8 [N, 1, H, W]: 0 background, 1 unknown, 2 foreground
 
 
-def make_pair_batch(pairs: Pairs, recipe: AlphaRecipe) -> ComposedBatch:
-    """Compose one batch on the device of its photographs, without waiting for it; the input is in channels_last."""
-    scene = make_scene(pairs, recipe)
-    image, contrast = (compose_on_cpu if scene.fg.device.type == "cpu" else compose)(*scene)
+def make_pair_batch(pairs: Pairs, recipe: AlphaRecipe, out: ComposedBatch | None = None) -> ComposedBatch:
+    """Compose one batch on the device of its photographs, without waiting for it; the input is in channels_last.
+
+    On the CPU over ``out`` if given, a batch of an earlier call with the same sizes that nobody needs any more.
+    """
+    if pairs.fg.device.type == "cpu":
+        out = out or make_room(*pairs.fg.shape[:3])
+        fill_pairs(pairs, recipe, out)
+        for tensor in (out.input, out.alpha, out.contrast, out.trimap):
+            torch.autograd.graph.increment_version(tensor)  # a backward pass through what was there raises
+        return out
+    return compose_scene(make_scene(pairs, recipe))
+
+
+def compose_scene(scene: Scene) -> ComposedBatch:
+    """Compose what `make_scene` has made, by operators of any device."""
+    image, contrast = compose(*scene)
     return ComposedBatch(image, scene.alpha, contrast, scene.trimap)
 
 
@@ -87,11 +100,6 @@ def change(
     """Change the colours by matrices, or by changes of hue, saturation and value as `jitter` takes them."""
     if color.ndim == 3:
         return torch.einsum("nck,nkhw->nchw", color, picture).clamp(0, 1)
-    return (jitter_on_cpu if picture.device.type == "cpu" else jitter_changed)(picture, alpha, color)
-
-
-def jitter_changed(picture: Tensor, alpha: Tensor, color: Tensor) -> Tensor:
-    """Do what `dptmat.data.pair_batch_cpu.jitter_on_cpu` does, on any device."""
     hue, saturation, value = color[..., None, None, None].unbind(1)
     changed = jitter(picture, alpha, {"hue": hue, "saturation": saturation, "value": value})
     return torch.where((color != 0).any(1)[:, None, None, None], changed, picture)  # left as it is: to the last bit

@@ -6,16 +6,18 @@ that pyarrow has decoded is looked for, after the one before it, and its bytes a
 
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from dptmat.data.image_io import READABLE
+from dptmat.data.storage import Store
 from dptmat.data.stored_file import Found, StoredFile
 from dptmat.errors import UserError, few, first_line
 from dptmat.file_kinds import HEAD, name_kind
 
 MAGIC = b"PAR1"
+_PYARROW = 19  # the oldest version that reads all layouts page by page
 _NAMES = ("image", "img", "photo", "picture", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content", "data")
 _PLAIN = {"PLAIN", "RLE", "BIT_PACKED"}  # the latter two are of the levels that say which values are null
 _ROWS = 16  # decoded at once
@@ -58,6 +60,41 @@ def read_from_parquet(file: StoredFile, others: Counter[str]) -> Iterator[tuple[
             yield key, content
 
 
+class CompressedError(UserError):
+    """The images of a file are compressed together, so that none can be read by itself.
+
+    Attributes:
+        files: All files that were to be read, in their store: their rows can be read in order.
+    """
+
+    files: "tuple[Store, Sequence[str]] | None" = None
+
+
+def count_rows(file: StoredFile) -> list[int]:
+    """Return the rows of each row group.
+
+    Raises:
+        UserError: The file is damaged.
+        OSError: The store does not give it.
+    """
+    with _reading(file) as parquet:
+        return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+
+
+def read_row_group(file: StoredFile, group: int) -> list[bytes]:
+    """Return the images of a row group, however they are compressed; b"" for a row without one.
+
+    Raises:
+        UserError: The file is damaged, or no column or no single one holds images.
+        OSError: The store does not give it.
+    """
+    with _reading(file) as parquet:
+        column = _image_column(file, parquet.schema_arrow)
+        batches = parquet.iter_batches(_ROWS, row_groups=[group], columns=[column], use_threads=False)
+        values = [value for batch in batches for value in batch.column(0).to_pylist()]
+        return [(value.get("bytes") if isinstance(value, dict) else value) or b"" for value in values]
+
+
 class _AsFile(io.RawIOBase):
     """What pyarrow reads from."""
 
@@ -93,6 +130,9 @@ def _reading(file: StoredFile) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(f"{file.path} is a Parquet file, which pyarrow reads: pip install 'dptmat[parquet]'") from error
+    if int(pyarrow.__version__.partition(".")[0]) < _PYARROW:
+        told = f"pyarrow {pyarrow.__version__} is too old to read {file.path} page by page"
+        raise UserError(f"{told}: pip install --upgrade 'dptmat[parquet]'")
     if file.alone(max(file.size - 4, 0), min(file.size, 4)) != MAGIC:
         raise file.damaged(file.size, "a Parquet file ends with PAR1")
     try:
@@ -149,7 +189,7 @@ def _plain_chunk(file: StoredFile, metadata: Any, group: int, column: str) -> tu
         how = f"encoded as {', '.join(chunk.encodings)}"
     if how and chunk.num_values:
         remedy = "copy them into shards first: dptmat pack --no-reencode"
-        raise UserError(f"{file.path}: its images, the column {column}, are {how}, not plain bytes; {remedy}")
+        raise CompressedError(f"{file.path}: its images, the column {column}, are {how}, not plain bytes; {remedy}")
     start = chunk.data_page_offset
     return start, min(start + chunk.total_compressed_size, file.size)
 
@@ -180,6 +220,8 @@ def _images(parquet: Any, column: str, others: Counter[str], file: StoredFile) -
 def _locate(file: StoredFile, content: bytes, start: int, end: int) -> int:
     """Return where the bytes of a value lie, the first place after that of the value before it."""
     head = len(content).to_bytes(4, "little") + content[:64]
+    if start + 4 + len(content) <= end and file.at(start, 4 + len(content)) == head[:4] + content:  # within one page
+        return start + 4
     for count, place in enumerate(file.find(head, start, end)):
         if place + 4 + len(content) <= end and file.at(place + 4, len(content)) == content:
             return place + 4

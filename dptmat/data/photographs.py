@@ -1,15 +1,17 @@
 """What a user points training at, whatever it is: files, lists, shards, here or in an object store."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from dptmat.data.containers import CONTAINERS
+from dptmat.data.containers import CONTAINERS, is_container
 from dptmat.data.folders import has_images, is_litter
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.data.index import ImageIndex
-from dptmat.data.shards import INDEX, ShardIndex
+from dptmat.data.shard_list import INDEX
+from dptmat.data.shards import ShardIndex
 from dptmat.data.storage import Store, is_url, open_store
 from dptmat.errors import UserError
 
@@ -30,8 +32,8 @@ def open_photographs(
     Args:
         data: A folder of image files or a text file of their paths (`ImageIndex.open`), "-" for such a list from the
             standard input; a folder that `dptmat pack` or `dptmat index` has written; a tar, parquet or TFRecord file,
-            a folder of them, or several by their numbers, as in train-{000..146}.tar. Folders and files may lie in an
-            object store: s3://, gs://, az://, https://.
+            a folder or a list of them, or several by their numbers, as in train-{000..146}.tar. Folders and files may
+            lie in an object store: s3://, gs://, az://, https://.
         parameter: How messages call ``data``.
         begun_with, leave_out: As for `ImageIndex.open`.
 
@@ -41,7 +43,7 @@ def open_photographs(
     """
     text, called = str(data), f"`{parameter}` {data}"
     if text == "-":
-        return ImageIndex.open(text, parameter)
+        return _take_list(ImageIndex.open(text, parameter), parameter, called)
     if is_url(text):
         return _open_url(text, parameter)
     path = Path(data)
@@ -58,12 +60,22 @@ def open_photographs(
             store = open_store(path, parameter)
             if names := _containers([name for name, _ in store.names()]):
                 return ShardIndex.scan(store, names, called)
-    return ImageIndex.open(data, parameter, begun_with, leave_out)
+    index = ImageIndex.open(data, parameter, begun_with, leave_out)
+    return index if path.is_dir() else _take_list(index, parameter, called)
 
 
-def is_container(name: str) -> bool:
-    """Tell by its name whether a file holds many images."""
-    return name.lower().endswith(CONTAINERS)
+def _take_list(index: ImageIndex, parameter: str, called: str) -> PhotoIndex:
+    """Take a list of files that are one photograph each as it is; its lines may also name files of many."""
+    first = index[0]
+    if re.search(r"(^|/)(s3a?|gs|az|abfss?|https?):/", first):
+        raise UserError(
+            f"{called} lists addresses; give the folder in the store that holds them, or NAME-{{000..146}}.tar"
+        )
+    if not is_container(first):
+        return index
+    paths = [os.path.abspath(path) for path in index.take(range(len(index)))]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return ShardIndex.scan(open_store(root, parameter), [os.path.relpath(path, root) for path in paths], called)
 
 
 def _open_url(url: str, parameter: str) -> PhotoIndex:

@@ -52,6 +52,10 @@ class Readers:
         finally:
             given_up.set()  # what has not begun is left out
 
+    def run_one(self, job: Callable[[], Any]) -> Any:
+        """Return what a job returns, or raise what it has raised."""
+        return next(self.run([job]))
+
     def _work(self) -> None:
         while True:
             job, done, given_up = self._jobs.get()

@@ -1,11 +1,9 @@
 """Photographs that lie together in large files, shards: where each one is, and how they are read by ranges of bytes."""
 
-import json
 import logging
+import math
 import os
 import tempfile
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
@@ -14,28 +12,21 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from dptmat.data.block_cache import BlockCache
 from dptmat.data.containers import find_images
+from dptmat.data.parquet import CompressedError
+from dptmat.data.shard_list import INDEX, TABLE, Shard, read_index, render_index
 from dptmat.data.shard_table import ENTRY, Table
 from dptmat.data.storage import Span, Store, open_store
+from dptmat.data.stored_range import StoredRange
 from dptmat.errors import StoreAwayError, UserError, first_line
 from dptmat.file_kinds import HEAD, name_kind
 from dptmat.files import write_whole
 
 _logger = logging.getLogger(__name__)
 
-INDEX, TABLE = "index.json", "index.bin"  # of a folder of shards
-FORMAT = 1
 _LONGEST = 2**32 - 1  # bytes of an image that the table can tell of; no photograph is nearly as long
 _LOOKED_AT = 20  # shards, and photographs, that are looked at before a run
-
-
-class Shard(NamedTuple):
-    """A file of photographs."""
-
-    name: str  # relative to the folder or prefix of all
-    images: int
-    bytes: int
-    digest: str  # of its content, or where that has not been read of where its photographs lie
 
 
 class Packed(NamedTuple):
@@ -81,9 +72,7 @@ class ShardIndex:
         self._store, self._table = store, table
         self._starts = np.concatenate([[0], np.cumsum([shard.images for shard in shards], dtype=np.int64)])
         self._sizes: dict[int, int] = {}  # bytes of the shards that were read, as they are
-        self._blocks: OrderedDict[int, list[bytes | OSError]] = OrderedDict()
-        self._block, self._most_blocks = 0, 0
-        self._lock = threading.Lock()
+        self._blocks: BlockCache | None = None
 
     @classmethod
     def open(cls, store: Store, called: str) -> "ShardIndex":
@@ -93,21 +82,8 @@ class ShardIndex:
             UserError: It is none, or its two files do not belong together.
             OSError: It cannot be read.
         """
-        where = f"{called}: {INDEX}"
-        try:
-            content = json.loads(store.read(INDEX))
-            if content["format"] != FORMAT:
-                raise UserError(
-                    f"{where} is of format {content['format']}, and this version reads {FORMAT}; upgrade dptmat"
-                )
-            shards = [Shard(str(n), int(i), int(b), str(d)) for n, i, b, d in content["shards"]]
-            root, settings = str(content.get("root", "")), dict(content["settings"])
-            images = int(content["images"])
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{where} is not what dptmat pack or dptmat index writes: {first_line(error)}") from error
-        _require_sound(shards, images, where)
+        shards, settings, root = read_index(store, called)
+        images = sum(shard.images for shard in shards)
         table = Table(store, TABLE, images)
         if table.bytes != images * ENTRY.itemsize:
             raise UserError(
@@ -134,7 +110,11 @@ class ShardIndex:
         with tempfile.TemporaryFile() as file:  # whose content the table goes on to read
             for name in names:
                 found = (image[1:] for image in find_images(store, name) if image.length <= _LONGEST)
-                entries = np.fromiter(found, ENTRY)
+                try:
+                    entries = np.fromiter(found, ENTRY)
+                except CompressedError as error:
+                    error.files = store, names
+                    raise
                 file.write(entries.tobytes())
                 shards.append(Shard(name, len(entries), store.size(name), _digest_of(entries)))
             file.flush()
@@ -172,11 +152,29 @@ class ShardIndex:
         columns = wanted.tolist(), shards.tolist(), entries["offset"].tolist(), entries["length"].tolist()
         return [Packed(self, *row) for row in zip(*columns, strict=True)]
 
+    def ranges(self, numbers: Sequence[int] | np.ndarray) -> list[StoredRange]:
+        """Return the photographs of some numbers as what can be sent to another process.
+
+        Raises:
+            IndexError: There is no such number.
+            OSError: A shard is not the one that the index was made of.
+        """
+        photos = self.take(numbers)
+        for shard in {photo.shard for photo in photos}:
+            self._require_same(shard)
+        return [StoredRange(self._store, Span(self.shards[p.shard].name, p.offset, p.length)) for p in photos]
+
     def read(self, photo: Packed, most: int) -> bytes:
         """Read one photograph, or its first bytes; as `Packed.read`."""
         if not self._store.remote:
             self._require_same(photo.shard)
         return self._store.read(self.shards[photo.shard].name, photo.offset, min(most, photo.length))
+
+    @property
+    def short_side(self) -> float:
+        """Pixels on the shorter side to which the photographs were shrunk when they were packed, or infinity."""
+        told = self.settings.get("short_side") if self.settings.get("reencode") else None
+        return told if isinstance(told, int) else math.inf
 
     @property
     def prefers_blocks(self) -> bool:
@@ -186,7 +184,7 @@ class ShardIndex:
     @property
     def is_fetched_together(self) -> bool:
         """Whether photographs are better read together than one by one."""
-        return self._store.remote or self._block > 0
+        return self._store.remote or self._blocks is not None
 
     def keep_blocks(self, size: int, most: int) -> None:
         """Read whole blocks of photographs from now on, and keep the last used ones.
@@ -195,7 +193,7 @@ class ShardIndex:
             size: Photographs of a block.
             most: Blocks to keep.
         """
-        self._block, self._most_blocks = size, most
+        self._blocks = BlockCache(lambda numbers: self._fetch(self.take(numbers)), len(self), size, most)
 
     def fetch_many(self, photos: Sequence[Packed]) -> list[bytes | OSError]:
         """Read many photographs: their bytes, or the error of each that cannot be read.
@@ -203,25 +201,9 @@ class ShardIndex:
         Raises:
             StoreAwayError: Their store does not answer.
         """
-        if not self._block:
+        if self._blocks is None:
             return self._fetch(photos)
-        wanted = list(dict.fromkeys(photo.number // self._block for photo in photos))
-        with self._lock:
-            missing = [block for block in wanted if block not in self._blocks]
-        ends = [(block * self._block, min((block + 1) * self._block, len(self))) for block in missing]
-        contents = self._fetch(self.take(np.concatenate([np.arange(*pair) for pair in ends]))) if ends else []
-        with self._lock:
-            for block, (start, end) in zip(missing, ends, strict=True):
-                self._blocks[block], contents = contents[: end - start], contents[end - start :]
-            for block in wanted:
-                self._blocks.move_to_end(block)
-            kept = {block: self._blocks[block] for block in wanted}
-            for block in missing:  # what has failed is asked for again
-                if any(isinstance(content, OSError) for content in kept[block]):
-                    self._blocks.pop(block)
-            while len(self._blocks) > max(self._most_blocks, len(wanted)):
-                self._blocks.popitem(last=False)
-        return [kept[photo.number // self._block][photo.number % self._block] for photo in photos]
+        return self._blocks.fetch([photo.number for photo in photos])
 
     def _fetch(self, photos: Sequence[Packed]) -> list[bytes | OSError]:
         others: dict[int, OSError] = {}
@@ -330,34 +312,6 @@ class ShardIndex:
         return images
 
 
-def render_index(shards: Sequence[Shard], settings: dict[str, Any], root: str = "") -> bytes:
-    """Make the content of index.json.
-
-    Args:
-        shards: All shards, in order.
-        settings: What they were packed by.
-        root: Where the shards are, if not beside it.
-    """
-    head = {"format": FORMAT, "images": sum(shard.images for shard in shards), "settings": settings}
-    content = {**head, **({"root": root} if root else {}), "shards": shards}
-    return json.dumps(content, indent=None, separators=(",", ":")).encode() + b"\n"
-
-
-def _require_sound(shards: list[Shard], images: int, where: str) -> None:
-    names = [shard.name for shard in shards]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{where} names {twice} twice; write it anew by dptmat pack --finish")
-    if any(name.startswith("/") or ".." in name.split("/") for name in names):
-        raise UserError(f"{where} names shards outside of its folder; it is not what dptmat writes")
-    if not images or images != sum(shard.images for shard in shards) or any(min(s.images, s.bytes) < 0 for s in shards):
-        raise UserError(f"{where} tells of {images} photographs, and its shards of another number; write it anew")
-
-
-def _digest_of(entries: np.ndarray) -> str:
-    return blake2b(entries.tobytes(), digest_size=16).hexdigest()
-
-
 def _spread(count: int) -> list[int]:
     """Return up to ``_LOOKED_AT`` numbers below ``count``, spread over them."""
     return np.unique(np.linspace(0, count - 1, _LOOKED_AT).round().astype(np.int64)).tolist()
@@ -369,3 +323,7 @@ def _parse(name: str, prefix: str) -> tuple[str, int]:
     if not shard.startswith(prefix) or not (offset.isascii() and offset.isdigit()):
         return "", -1
     return shard.removeprefix(prefix), int(offset)
+
+
+def _digest_of(entries: np.ndarray) -> str:
+    return blake2b(entries.tobytes(), digest_size=16).hexdigest()

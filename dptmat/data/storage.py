@@ -32,6 +32,8 @@ class Store(Protocol):
     url: str  # absolute path, or URL without credentials and without a slash at its end
     remote: bool
 
+    def __hash__(self) -> int: ...
+
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return exactly ``length`` bytes of a file, or all from ``offset`` on.
 
@@ -107,6 +109,8 @@ def open_store(url: str | Path, parameter: str = "data") -> Store:
                 "install it: pip install 'dptmat[remote]'"
             ) from None
         return store_opening.connect(text, parameter)
+    if not text:
+        raise UserError(f"`{parameter}` is empty; give the path of a folder, or an address such as s3://bucket/folder")
     if match := re.match(rf"({'|'.join(SCHEMES)}):/", text):
         raise UserError(f"`{parameter}` begins with {match[0]}; an address is text with two slashes, and no Path")
     if os.path.lexists(text) and not os.path.isdir(text):
@@ -191,12 +195,14 @@ class LocalStore:
         return status.st_size
 
     def names(self) -> Iterator[tuple[str, int]]:
-        if os.path.lexists(self.url):
-            yield from walk_files(self.url)
+        yield from walk_files(self.url)
 
     def write(self, name: str, write: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
         path = self._path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        except FileExistsError as error:  # which would say that the file itself is there
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
         if replace:
             write_whole(path, write)
         else:

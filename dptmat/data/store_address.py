@@ -5,7 +5,7 @@ import re
 import urllib.error
 import urllib.request
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from dptmat.errors import UserError
 
@@ -15,6 +15,7 @@ _ENDPOINTS = (
     *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     *("GOOGLE_BASE_URL", "AZURITE_BLOB_STORAGE_URL"),
 )
+_PLAIN = ("AWS_", "AZURE_")  # of Google's some hold a whole file
 _TOKEN = re.compile(r"[?&](sig|sv|se|token|x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature)=", re.IGNORECASE)
 
 
@@ -64,7 +65,8 @@ def parse_address(url: str, parameter: str) -> Address:
             "give the plain address, and credentials in environment variables such as AZURE_STORAGE_SAS_TOKEN"
         )
     if not place:
-        raise UserError(f"`{parameter}` {url} names no bucket; write {scheme}://bucket/folder")
+        what = "host" if web else "bucket"
+        raise UserError(f"`{parameter}` {url} names no {what}; write {scheme}://{what}/folder")
     prefix = prefix.strip("/")
     if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix or not prefix.isprintable():
         raise UserError(f"`{parameter}` {url!r} has a folder whose name is empty, . or .. or no text; leave it out")
@@ -72,15 +74,38 @@ def parse_address(url: str, parameter: str) -> Address:
 
 
 def check_environment(address: Address, parameter: str) -> None:
-    """Refuse an endpoint that is no address, at which obstore would panic.
+    """Refuse variables of the environment at which obstore would panic: endpoints and credentials that are none.
 
     Raises:
-        UserError: It is so.
+        UserError: There is one; the message does not hold its value.
     """
-    for name in _ENDPOINTS:
-        value = os.environ.get(name, "https://")
-        if name.startswith(address.provider or "-") and not value.lower().startswith(("http://", "https://")):
-            raise UserError(f"`{parameter}` {address}: {name} must begin with http:// or https://, and is {value!r}")
+    for name, value in sorted(os.environ.items()):
+        if name in _ENDPOINTS and name.startswith(address.provider or "-") and not _is_endpoint(value):
+            raise UserError(
+                f"`{parameter}` {address}: the variable {name} is no address; "
+                "write http:// or https:// and a host, or unset it"
+            )
+        if name.startswith(_PLAIN) and name.startswith(address.provider or "-") and not _is_plain(value):
+            raise UserError(
+                f"`{parameter}` {address}: the variable {name} holds a line break, or a blank at an end; set it anew"
+            )
+
+
+def _is_endpoint(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 0) >= 0
+    except ValueError:  # of the port, or of a bracket
+        return False
+
+
+def _is_plain(value: str) -> bool:
+    return value == value.strip() and value.isprintable()
+
+
+def is_bucket(address: Address) -> bool:
+    """Tell whether an address has a bucket of S3 in the place of a host."""
+    return address.scheme in _S3
 
 
 def given_region() -> str:

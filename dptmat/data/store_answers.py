@@ -5,6 +5,7 @@ import os
 import re
 from typing import NamedTuple
 
+from dptmat.data.storage import cut_short
 from dptmat.data.store_address import Address
 from dptmat.errors import StoreAwayError, UserError, few, first_line
 
@@ -14,10 +15,11 @@ _OF_CREDENTIALS = frozenset(
         *("SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
         *("RequestTimeTooSkewed", "RequestExpired", "InvalidSecurity", "NotSignedUp", "AccountProblem"),
         *("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthenticationRequired", "NoAuthenticationInformation"),
+        *("AuthorizationFailure", "UserProjectMissing"),
     )
 )
 _OF_REGION = frozenset(("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"))
-_METADATA_SERVICE = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metadata/identity/")
+_METADATA_SERVICE = re.compile(r"https?://[^/\s]+/(latest/(api/token|meta-data)|computeMetadata|metadata/identity)/?")
 # By whose credentials an address is opened: what to set, and what to do instead.
 _VARIABLES = {
     "AWS": (
@@ -32,7 +34,7 @@ _VARIABLES = {
         "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
         ", or AZURE_SKIP_SIGNATURE=true for what is public",
     ),
-    "": ("nothing", ""),
+    "": ("", ""),
 }
 
 
@@ -47,7 +49,7 @@ class Answer(NamedTuple):
 
     @property
     def is_of_credentials(self) -> bool:
-        return self.code in _OF_CREDENTIALS or (self.status == 401 and self.code != "AccessDenied")
+        return self.code in _OF_CREDENTIALS
 
     @property
     def is_of_region(self) -> bool:
@@ -76,11 +78,11 @@ def read_answer(error: BaseException) -> Answer:
     code = re.search(r"<Code>(\w{1,60})</Code>", text) or re.search(r'"reason": *"(\w{1,60})"', text)
     host = re.search(r"performing [A-Z]+ https?://(?:[^/@\s]*@)?([^/?\s]+)", text)
     connection = ""
-    if any(path in text for path in _METADATA_SERVICE) or "AZURE" in text and "az login" in text:
+    if _METADATA_SERVICE.search(text) or "az login" in text:
         connection = "credentials"
     elif "redirect without LOCATION" in text:
         connection = "redirect"
-    elif not status and "HTTP error" in text:
+    elif not status and "HttpError {" in text:
         names = {"dns error": "dns", "kind: Timeout": "timeout", "TimedOut": "timeout"}
         connection = next((name for sign, name in names.items() if sign in text), "connect")
     return Answer(
@@ -92,19 +94,28 @@ def read_answer(error: BaseException) -> Answer:
     )
 
 
+def is_beyond_end(error: BaseException) -> bool:
+    """Tell whether a range was asked for that begins where its file ends, or beyond."""
+    return read_answer(error).status == 416 or "Wanted range starting at" in str(error)
+
+
 def os_error(error: BaseException, file: str) -> OSError:
     """Return as an `OSError` what obstore has raised for a file; what says nothing of it, as a `StoreAwayError`."""
     answer = read_answer(error)
-    if answer.is_of_credentials or answer.is_of_bucket:
+    if answer.connection or answer.is_of_credentials or answer.is_of_bucket:
         return StoreAwayError(f"{file} cannot be reached: {answer}")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
     if answer.kind == "AlreadyExistsError":
         return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), file)
-    if answer.kind in ("PermissionDeniedError", "UnauthenticatedError"):
+    if answer.status in (401, 403):
         return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {answer}", file)
-    if "non-partial response" in str(error):
-        return OSError(errno.ENOTSUP, f"{answer.host} sends whole files only, and no ranges of bytes", file)
+    if "non-partial response" in str(error) or "Range request not supported" in str(error):
+        return OSError(errno.ENOTSUP, "its server sends whole files only, and no ranges of bytes", file)
+    if "Content-Length" in str(error):
+        return OSError(errno.ENOTSUP, "its server does not say how long it is", file)
+    if got := re.search(r"Requested (\d+)\.\.(\d+), got \d+\.\.(\d+)", str(error)):
+        return cut_short(file, int(got[1]), int(got[2]) - int(got[1]), int(got[3]) - int(got[1]))
     if answer.status in (405, 501) or answer.kind in ("NotSupportedError", "NotImplementedError"):
         return OSError(errno.ENOTSUP, f"not possible there: {answer}", file)
     if isinstance(error, ValueError) or answer.kind == "InvalidPathError":
@@ -135,6 +146,20 @@ def explain(error: BaseException, address: Address, parameter: str, unread: list
         remedy = "see whether the address is right, and this machine has a way there"
     elif not answer.status and not answer.connection:  # it was not even asked
         what = first_line(error).rpartition("error: ")[2]
-        remedy = f"set {variables}"
+        remedy = f"see whether the address{f' and {variables}' if variables else ''} are right"
     others = f"; not read, as it is no name of the provider's: {few(unread)}" if unread else ""
     return UserError(f"`{parameter}` {address}: {what}; {remedy}{others}")
+
+
+def explain_listing(error: OSError, address: Address) -> Exception:
+    """Return what keeps a store from being listed: a `UserError` in one line, or ``error`` itself."""
+    if error.errno == errno.EINVAL:
+        return UserError(
+            f"{address} holds objects whose keys have //, /./ or /../ in them, which cannot be listed; "
+            "rename them, or point at a folder without them"
+        )
+    if not address.provider and error.errno in (errno.ENOTSUP, errno.ENOENT, errno.EACCES):
+        return UserError(
+            f"{address} is a web server, which lists no files; use a bucket, or pack or index the files where they lie"
+        )
+    return error

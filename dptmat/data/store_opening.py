@@ -8,7 +8,15 @@ import threading
 from typing import Any
 
 from dptmat.data import object_store
-from dptmat.data.store_address import Address, check_environment, find_region, given_region, has_profiles, parse_address
+from dptmat.data.store_address import (
+    Address,
+    check_environment,
+    find_region,
+    given_region,
+    has_profiles,
+    is_bucket,
+    parse_address,
+)
 from dptmat.data.store_answers import Answer, explain, read_answer
 from dptmat.errors import UserError, first_line
 
@@ -36,12 +44,12 @@ def connect(url: str, parameter: str) -> object_store.ObjectStore:
     """
     address = parse_address(url, parameter)
     check_environment(address, parameter)
-    answers: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             answers.put(_ask(address, parameter))
-        except Exception as error:
+        except BaseException as error:  # a panic of obstore, too
             answers.put(error)
 
     threading.Thread(target=ask, name="object store", daemon=True).start()
@@ -53,6 +61,8 @@ def connect(url: str, parameter: str) -> object_store.ObjectStore:
         ) from None
     if isinstance(answer, Exception):
         raise answer
+    if isinstance(answer, BaseException):
+        raise explain(answer, address, parameter, _unread(address.provider)) from None
     return object_store.ObjectStore(address, answer)
 
 
@@ -61,7 +71,7 @@ def _ask(address: Address, parameter: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if address.provider == "AWS":
         options["profile"] = _has_profile(address, parameter)
-        options["region"] = "" if given_region() else find_region(address.place)
+        options["region"] = find_region(address.place) if is_bucket(address) and not given_region() else ""
     try:
         is_file = object_store.ask(address, options)
     except object_store.ERRORS as error:
@@ -76,7 +86,7 @@ def _ask(address: Address, parameter: str) -> dict[str, Any]:
 
 
 def _of_region(address: Address, parameter: str, answer: Answer) -> UserError:
-    right, given = find_region(address.place), given_region()
+    right, given = find_region(address.place) if is_bucket(address) else "", given_region()
     where = f"lies in {right}" if right else "lies elsewhere"
     return UserError(
         f"`{parameter}` {address}: the bucket {where}, and not in {given or 'us-east-1'} ({answer}); "

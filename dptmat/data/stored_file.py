@@ -1,25 +1,15 @@
 """A file in a store, read part by part: by few large requests where each is paid for, by small ones on a disk."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from dptmat.data.storage import Store
 from dptmat.errors import UserError
 
 _REMOTE = 8 << 20  # bytes of a request, as object stores advise
 _LOCAL = 4 << 10  # a page: what a disk gives at least
-_KEPT = 4  # blocks in memory
-_PIECE = 256 << 10  # that is searched at a time
-
-
-class Readable(Protocol):
-    """What is needed of a store here."""
-
-    url: str
-    remote: bool
-
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes: ...
-
-    def size(self, name: str) -> int: ...
+_KEPT = 4  # blocks in memory beside those of the largest part
+_PIECE = 32 << 10  # that is searched at a time
 
 
 class Found(NamedTuple):
@@ -46,12 +36,13 @@ class StoredFile:
         OSError: The store does not give it.
     """
 
-    def __init__(self, store: Readable, name: str) -> None:
+    def __init__(self, store: Store, name: str) -> None:
         self.path, self.size = f"{store.url}/{name}", store.size(name)
         self.error: OSError | None = None
         self._store, self._name = store, name
         self._block = _REMOTE if store.remote else _LOCAL
         self._blocks: dict[int, bytes] = {}
+        self._kept = _KEPT
 
     def at(self, offset: int, length: int, what: str = "what follows") -> bytes:
         """Read a part of the file; ``what`` it is, a message says.
@@ -67,6 +58,7 @@ class StoredFile:
             return b""
         if not self._store.remote and last > first:
             return self._read(offset, length)
+        self._kept = max(self._kept, last - first + 1 + _KEPT)
         start = first * self._block
         return b"".join(map(self._read_block, range(first, last + 1)))[offset - start : offset - start + length]
 
@@ -100,7 +92,7 @@ class StoredFile:
             start = number * self._block
             block = self._read(start, min(self._block, self.size - start))
         self._blocks[number] = block  # at the end: the first is the one that was not used for longest
-        if len(self._blocks) > _KEPT:
+        if len(self._blocks) > self._kept:
             del self._blocks[next(iter(self._blocks))]
         return block
 

@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 BLOCK = 512  # bytes, of which headers and content have a whole number
 _LONGEST = 1 << 20  # bytes of a name or of pax records
-_RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]{1,200})=")
+_RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]{1,1000})=")
 _REGULAR = (b"0", b"\0", b"7")
 _EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: nothing follows the header
 _GNU_NAME, _GNU_LINK, _GNU_SPARSE = b"L", b"K", b"S"
@@ -77,8 +77,8 @@ def find_in_tar(file: StoredFile, others: Counter[str]) -> Iterator[Found]:
                 yield Found(name, content, length)
             told.of_next = {}
         position = content + -(-length // BLOCK) * BLOCK
-    if told.of_next:
-        raise file.damaged(file.size, "the header of a member is missing")
+    if told.of_next or position > file.size:
+        raise file.damaged(file.size, "the last member is not whole")
     _logger.warning("%s has no mark at its end: it may have been cut short at byte %s", file.path, file.size)
 
 

@@ -77,7 +77,7 @@ class Pretraining:
         self.index.require_some_file(f"`data` {settings.data}")
         _require_two(self.index, settings.data)
         self._settings, self._process = settings, process
-        self._spare: Batch | None = None  # the batch before, which nobody needs any more
+        self._spare: Batch | ComposedBatch | None = None  # the batch before, which nobody needs any more
         self.sampler = make_sampler(settings, process, self.index)
         # Two at least: each one's background is another of them.
         self.micro_batch = choose_micro_batch(settings, process.world_size, 2, _MICRO_BATCH)
@@ -89,7 +89,7 @@ class Pretraining:
     def batch(self, outputs: Views | Pairs) -> Batch | ComposedBatch:
         """Make the network's input and targets of one micro-batch; on the CPU over the memory of the one before."""
         whole = synthesize_batch(outputs, self._settings, self._spare)
-        if isinstance(whole, Batch) and self._process.device.type == "cpu":  # where fresh memory doubles the time
+        if self._process.device.type == "cpu":  # where fresh memory doubles the time
             self._spare = whole
         return whole if self._settings.trimap else dataclasses.replace(whole, input=whole.input[:, :3])
 
@@ -158,10 +158,14 @@ def _take_fields(cls: type[DataT], settings: PretrainConfig) -> DataT:
     return cls(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)})
 
 
-def synthesize_batch(views: Views | Pairs, settings: PretrainConfig, out: Batch | None = None) -> Batch | ComposedBatch:
-    """Make targets and input of one micro-batch, all six channels, as the settings say; views over ``out`` if given."""
+def synthesize_batch(
+    views: Views | Pairs, settings: PretrainConfig, out: Batch | ComposedBatch | None = None
+) -> Batch | ComposedBatch:
+    """Make targets and input of one micro-batch, all six channels, as the settings say; on the CPU over ``out``."""
     if isinstance(views, Pairs):
-        return make_pair_batch(views, _take_fields(AlphaRecipe, settings))
+        assert not isinstance(out, Batch)  # a run makes one kind
+        return make_pair_batch(views, _take_fields(AlphaRecipe, settings), out)
+    assert not isinstance(out, ComposedBatch)
     return synthesize(
         views.views, views.ids, settings.seed, views.color,
         cell=settings.cell, unknown=settings.unknown, foreground=settings.foreground, mode=settings.alpha_mode,

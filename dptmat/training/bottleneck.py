@@ -112,7 +112,7 @@ def advise(
     limit, alone = max(seconds, key=lambda stage: seconds[stage]), min(speeds.values())
     through = ", ".join(f"{name} {speeds[stage]:,.0f}" for stage, name in _STAGES.items())
     measured = f"Training could take {wanted:,.0f} images/s; alone, each stage with those before it makes: {through}"
-    smaller = "photographs of fewer pixels, twice `size` on the shorter side"
+    smaller = "photographs that dptmat pack has shrunk to `size`"
     if alone > _AMPLE * wanted:
         shared = "" if gpu else " and training computes on the same cores"
         return f"{measured}. That is enough, but files come in bursts{shared}: use `prefetch` {2 * prefetch}"

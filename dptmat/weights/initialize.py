@@ -17,6 +17,7 @@ from dptmat.errors import UserError, few, first_line
 from dptmat.models import backbone_of
 from dptmat.models.matteformer import WINDOW
 from dptmat.weights import vitmatte
+from dptmat.weights.hub import is_address
 from dptmat.weights.load import find_weights, is_finite, is_ours
 from dptmat.weights.names import (
     BIAS_TABLE,
@@ -100,8 +101,8 @@ def _possible(name: str) -> str:
 
 
 def _file_weights(network: nn.Module, path: str) -> tuple[dict[str, Tensor], dict[str, str], str]:
-    if not Path(path).exists():
-        raise UserError(f"`init` {path} does not exist; give random, timm, or the path of a checkpoint")
+    if not is_address(path) and not Path(path).exists():
+        raise UserError(f"`init` {path} does not exist; give random, timm, hf://user/name, or the path of a checkpoint")
     content = read(path)
     if is_ours(content):
         return without_index(find_weights(path, content)), {}, f"dptmat's {content['config']['model']}"
