@@ -32,10 +32,11 @@ setup(
     python_requires=">=3.10",
     package_dir={"dptmat": "dptmat", "dptmat.kernels": "kernels", "dptmat.pipelines": "pipelines"},
     packages=[*find_packages(include=["dptmat", "dptmat.*"]), "dptmat.kernels", "dptmat.pipelines"],
-    package_data={"dptmat": ["py.typed"], "dptmat.report": ["*.html"], "dptmat.kernels": ["*.cu", "*.cuh"]},
+    package_data={"dptmat": ["py.typed"], "dptmat.report": ["*.html", "*.md"], "dptmat.kernels": ["*.cu", "*.cuh"]},
     install_requires=[
         "click>=8.2",
         "filelock>=3.12",
+        "huggingface_hub>=1.0",  # which timm brings, too
         "jinja2>=3.1",
         "matplotlib>=3.8",
         "numba>=0.60",
@@ -67,6 +68,7 @@ setup(
             "ruff==0.17.6",
             "setuptools>=68",
             "scikit-image>=0.22",
+            "transformers>=4.50",  # its ViTMatte is what ours is compared with
             "onnxruntime>=1.20",
             *ONNX,
             *PARQUET,

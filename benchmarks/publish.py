@@ -10,7 +10,7 @@ an entry to repeat it, and after an update of the code remove the file. A run th
 On a GPU: ``synthesize``; ``loader``, its stages and the usual ``DataLoader``; ``loader hw X``, ``loader threads N`` and
 ``loader prefetch N``, decoding and the whole pipeline by these options; ``throughput MODEL BATCH AMP [compiled]``, all
 of three networks, two batches, two precisions, compiled or not; ``pretraining_pays MODEL``, and the same with ``ways``,
-of pre-training. On the CPU what fits it.
+of pre-training. On the CPU what fits it, and ``pack``: packing, and loading what is packed.
 """
 
 import itertools
@@ -53,6 +53,8 @@ def list_runs(device, data, mattes, work):
     for model, batch, amp, compiled in itertools.product(*TRAININGS) if gpu else ():
         chosen = {"model": model, "batch-size": batch, "micro-batch": batch, "amp": amp, "compile": compiled}
         runs[f"throughput {model} {batch} {amp}{' compiled' * compiled}"] = "throughput", {**common, **SHORT, **chosen}
+    if not gpu:
+        runs["pack"] = "pack", {"data": data}
     for (model, compare), sizes in PAYS[device].items():
         name = f"pretraining_pays {model}{' ways' * (compare == 'ways')}"
         given = {"photographs": data, "mattes": mattes, "device": device, "model": model, "compare": compare}

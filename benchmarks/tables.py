@@ -38,6 +38,15 @@ LOADER = {
 }
 
 
+PACK = {
+    "usual": "the usual script: Pillow, bicubic, quality 90",
+    "pack": "`dptmat pack`, one core",
+    "originals": "training's CPU pipeline, from the originals",
+    "copied": "from the same bytes in shards",
+    "packed": "from shards packed at 224 pixels",
+}
+
+
 def synthesize(result):
     """Time per sample of 224x224 in float32, of the largest batch, on one thread where threads are counted."""
     rows = [row for row in result["rows"] if row["height"] == 224 and row["dtype"] == "float32"]
@@ -63,6 +72,14 @@ def loader(result):
             spread = f"{row['smallest']:,.0f} to {row['largest']:,.0f}"
             memory = (row["peak_mb"] + sum(row["peak_workers_mb"])) / 1e3
             yield label, f"{row['images_per_second']:,.0f}", spread, f"{row['times_dataloader']:.1f}", f"{memory:.1f}"
+
+
+def pack(result):
+    """CPU time per photograph of packing, and of loading from what is packed."""
+    yield "", "CPU ms per photograph", "smallest to largest", "times as fast"
+    for row in result["rows"]:
+        ms, spread = f"{row['cpu_us'] / 1e3:.2f}", f"{row['smallest'] / 1e3:.2f} to {row['largest'] / 1e3:.2f}"
+        yield PACK[row["contender"]], ms, spread, f"{row['times']:.2f}"
 
 
 def loader_options(results):
@@ -103,7 +120,7 @@ def write_difference(row):
     return f"{less['mean']:+.1f} ± {less['sd']:.1f}"
 
 
-OF_ONE = {"synthesize": synthesize, "loader": loader, "pretraining_pays": pretraining_pays}
+OF_ONE = {"synthesize": synthesize, "loader": loader, "pack": pack, "pretraining_pays": pretraining_pays}
 OF_MANY = {"loader options": ("loader ", loader_options), "throughput": ("throughput ", throughput)}
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from dptmat.tasks.finetune import finetune
     from dptmat.tasks.predict import predict
     from dptmat.tasks.pretrain import pretrain
+    from dptmat.tasks.push import push_to_hub
     from dptmat.weights.load import load_network
+    from dptmat.weights.pretrained import from_pretrained
 
 _HOMES = {
     "Batch": "kernels",
@@ -24,10 +26,12 @@ _HOMES = {
     "create_model": "models",
     "evaluate": "tasks.evaluate",
     "finetune": "tasks.finetune",
+    "from_pretrained": "weights.pretrained",
     "load_network": "weights.load",
     "predict": "tasks.predict",
     "predict_alpha": "inference",
     "pretrain": "tasks.pretrain",
+    "push_to_hub": "tasks.push",
     "random_alpha": "kernels",
     "random_trimap": "kernels",
     "synthesize": "kernels",
@@ -35,8 +39,8 @@ _HOMES = {
 _MODULES = ("losses", "metrics")
 
 __all__ = [
-    "Batch", "composite", "create_model", "evaluate", "finetune", "load_network", "losses", "metrics", "predict",
-    "predict_alpha", "pretrain", "random_alpha", "random_trimap", "synthesize",
+    "Batch", "composite", "create_model", "evaluate", "finetune", "from_pretrained", "load_network", "losses",
+    "metrics", "predict", "predict_alpha", "pretrain", "push_to_hub", "random_alpha", "random_trimap", "synthesize",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ Differs: everything runs on the network's device, and the tiles are ours.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import ceil, inf, prod, sqrt
 from typing import Any
 
@@ -58,7 +59,8 @@ def predict_alpha(
         network: A network of `create_model`, on any device, compiled or not.
         image: uint8 [H, W, 3], red, green, blue, H and W from 1.
         trimap: uint8 [H, W]: 0 background, 1 unknown, 2 foreground; or None for all unknown. A network with 4
-            channels sees its foreground as the mask, one with 3 channels sees nothing of it.
+            channels sees its foreground as the mask (ViTMatte the trimap as 0, 0.5 and 1), one with 3 channels sees
+            nothing of it.
         margin: Pixels to add at every side before the padding to multiples of 32: 0 as in the published validation
             runs, 32 as in the published demos.
         tile: Largest side of a tile in pixels, a multiple of 224 from 448; 0 never cuts. By default 2016, and 1568
@@ -88,11 +90,12 @@ def predict_alpha(
     device = next(network.parameters()).device
     states = states.to(device)
     with torch.inference_mode(), _evaluating(network), torch.autocast(device.type, autocast, autocast is not None):
-        guided = pad_by_reflection(_add_guidance(pixels.to(device), states, original.in_channels), margin)
+        guided = pad_by_reflection(_add_guidance(pixels.to(device), states, original), margin)
+        normalize = partial(_normalize, largest=2 if original.trimap_levels else 1)
         if not tile or guided[..., 0].numel() <= tile**2:
-            alphas = network(_normalize(guided))
+            alphas = network(normalize(guided))
         else:
-            alphas = predict_tiles(network, guided, tile, tiles_at_once, _normalize)
+            alphas = predict_tiles(network, guided, tile, tiles_at_once, normalize)
         alpha = fuse_alphas(alphas, MATTEFORMER_SIDE if isinstance(original, MatteFormer) else None)
         alpha = alpha[0, 0].narrow(0, margin, len(states)).narrow(1, margin, states.shape[1]).clone()
         return alpha.masked_fill_(states == 0, 0).masked_fill_(states == 2, 1) if override else alpha
@@ -179,18 +182,22 @@ def _reflect(length: int, before: int, after: int) -> Tensor:
 def _add_guidance(
     image: Tensor,  # uint8 [H, W, 3]
     trimap: Tensor,  # uint8 [H, W]
-    in_channels: int,
+    network: MattingNetwork,
 ) -> Tensor:  # uint8 [H, W, in_channels]
-    shown: list[int] = {3: [], 4: [2], 6: [0, 1, 2]}[in_channels]
+    if network.trimap_levels:
+        return torch.cat([image, trimap[..., None]], dim=2)
+    shown: list[int] = {3: [], 4: [2], 6: [0, 1, 2]}[network.in_channels]
     return torch.cat([image, *((trimap == value).byte()[..., None] for value in shown)], dim=2)
 
 
 def _normalize(
     image: Tensor,  # uint8 [h, w, C]
+    largest: int,  # value of the guidance, which becomes 1
 ) -> Tensor:  # float32 [1, C, h, w]
     x = image.permute(2, 0, 1)[None].contiguous().float()
     mean, std = (torch.tensor(values).to(x.device)[:, None, None] for values in (MEAN, STD))
     x[:, :3].div_(255).sub_(mean).div_(std)
+    x[:, 3:].div_(largest)
     return x
 
 

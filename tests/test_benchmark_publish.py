@@ -71,4 +71,4 @@ def test_runs_that_are_not_there_are_refused(publish, tmp_path):
     ]
     done = CliRunner().invoke(publish.main, [*words, "--device", "cpu"])
     assert done.exit_code == 2
-    assert "no run begins so; there are synthesize, loader, pretraining_pays" in done.output
+    assert "no run begins so; there are synthesize, loader, pack" in done.output

@@ -180,6 +180,7 @@ def test_two_processes_train_compiled_blocks(tmp_path):
         ("mgmatting", 13 + 5 + 10),
         ("unet_resnet50", 16 + 6 + 10),
         ("unet_swin_tiny_patch4_window7_224", 12 + 6 + 10),
+        ("vitmatte_small", 12 + 3 + 4 + 1),  # transformer blocks, the stream of detail, fusions, the head
     ],
 )
 def test_the_smallest_blocks_are_compiled_under_their_own_names(name, blocks):
@@ -194,7 +195,14 @@ def test_the_smallest_blocks_are_compiled_under_their_own_names(name, blocks):
 @pytest.mark.parametrize(
     ("name", "checkpointing", "most"),
     # Blocks of a timm backbone are alike; those with stochastic depth or spectral norms of their own are not.
-    [("matteformer", False, 28), ("matteformer", True, 28), ("gca", False, 28), ("unet_resnet50", False, 24)],
+    [
+        ("matteformer", False, 28),
+        ("matteformer", True, 28),
+        ("gca", False, 28),
+        ("unet_resnet50", False, 24),
+        ("vitmatte_small", False, 20),
+        ("vitmatte_small", True, 20),
+    ],
 )
 @pytest.mark.exhaustive
 def test_networks_compile_without_a_break_and_once(name, checkpointing, most):

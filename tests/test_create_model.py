@@ -10,6 +10,12 @@ from dptmat.models.gca import GCAMatting
 from dptmat.models.matteformer import MatteFormer
 from dptmat.models.mgmatting import MGMatting
 from dptmat.models.unet import UNet
+from dptmat.models.vit import ViT
+from dptmat.models.vitmatte import ViTMatte
+
+NETWORKS = [
+    "matteformer", "gca", "mgmatting", "mgmatting_mask", "unet_resnet18", "vitmatte_small", "vit_vit_tiny_patch16_224",
+]  # fmt: skip
 
 
 def test_names_give_their_networks():
@@ -22,16 +28,22 @@ def test_names_give_their_networks():
     assert isinstance(network, MGMatting)
     assert network.encoder.conv1.in_channels == 6
     assert create_model("mgmatting_mask").encoder.conv1.in_channels == 4
+    network = create_model("vitmatte_small")
+    assert isinstance(network, ViTMatte)
+    assert network.encoder.patch_embed.proj.in_channels == 6
+    assert isinstance(create_model("vit_vit_tiny_patch16_224"), ViT)
 
 
-@pytest.mark.parametrize("name", ["matteformer", "unet_resnet18", "gca", "mgmatting", "mgmatting_mask"])
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 @pytest.mark.slow
 def test_every_network_keeps_the_contract(name):
     for in_channels in (3, 4 if name == "mgmatting_mask" else 6):
         network = create_model(name, in_channels=in_channels).eval()
         result = network(torch.randn(2, in_channels, 32, 64))
-        assert list(result) == (["alpha_os1"] if name == "gca" else ["alpha_os1", "alpha_os4", "alpha_os8"])
+        one = name in ("gca", "vitmatte_small", "vit_vit_tiny_patch16_224")
+        assert list(result) == (["alpha_os1"] if one else ["alpha_os1", "alpha_os4", "alpha_os8"])
+        assert network.outputs == tuple(result)
         for alpha in result.values():
             assert alpha.shape == (2, 1, 32, 64)
             assert alpha.dtype == torch.float32
@@ -46,7 +58,8 @@ def test_unknown_name_gets_the_nearest_one():
     with pytest.raises(ValueError, match="model 'matteforner' is unknown; did you mean 'matteformer'"):
         create_model("matteforner")
     with pytest.raises(
-        ValueError, match="model 'xyz' is unknown; there are 'matteformer'.* 'gca', .* and 'unet_' with a name of timm"
+        ValueError,
+        match="model 'xyz' is unknown; there are 'matteformer'.* 'gca', .* and 'unet_' or 'vit_' with a name of timm",
     ):
         create_model("xyz")
     with pytest.raises(ValueError, match="timm has no 'resnet3'; did you mean 'unet_resnet"):
@@ -59,7 +72,7 @@ def test_a_name_must_be_a_string(name):
         create_model(name)
 
 
-@pytest.mark.parametrize("name", ["matteformer", "gca", "mgmatting", "unet_resnet18"])
+@pytest.mark.parametrize("name", ["matteformer", "gca", "mgmatting", "unet_resnet18", "vit_vit_tiny_patch16_224"])
 def test_only_three_or_six_channels(name):
     with pytest.raises(UserError, match=r"must be 6 \(image and trimap\) or 3 \(image alone\), got 4"):
         create_model(name, in_channels=4)
@@ -72,7 +85,8 @@ def test_only_three_or_four_channels_with_a_mask():
 
 @pytest.mark.slow
 def test_import_leaves_timm_alone():
-    code = "import sys, dptmat.models as m; m.create_model('matteformer'); assert 'timm' not in sys.modules"
+    made = "[m.create_model(name) for name in ('matteformer', 'vitmatte_small')]"
+    code = f"import sys, dptmat.models as m; {made}; assert 'timm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -115,7 +129,10 @@ def gradients_and_saved_bytes(network, x):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["matteformer", "unet_swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["matteformer", "unet_swin_tiny_patch4_window7_224", "vitmatte_small", "vit_vit_tiny_patch16_224"],
+)
 def test_grad_checkpointing_gives_the_same_gradients_from_less_memory(name):
     kept, checkpointed = create_model(name), create_model(name, grad_checkpointing=True)
     checkpointed.load_state_dict(kept.state_dict())
@@ -135,9 +152,6 @@ def test_networks_of_batch_norms_refuse_grad_checkpointing(name):
         create_model(name, grad_checkpointing=True)
 
 
-NETWORKS = ["matteformer", "gca", "mgmatting", "mgmatting_mask", "unet_resnet18"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("present", [(0, 1), (1, 2), (0, 2), (1,), (0,)])
 @pytest.mark.parametrize("name", ["matteformer", "unet_resnet18"])  # GCA is compared with plain functions on these
@@ -152,7 +166,8 @@ def test_a_trimap_may_lack_regions_and_its_gradients_are_finite(name, present):
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", ["matteformer", "unet_resnet18"])  # the others have a test of their own
+# The others have a test of their own.
+@pytest.mark.parametrize("name", ["matteformer", "unet_resnet18", "vitmatte_small", "vit_vit_tiny_patch16_224"])
 @torch.no_grad()
 @pytest.mark.slow
 def test_memory_format_does_not_matter(name):

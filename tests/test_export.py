@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from reference.published import make_input, randomise
+from reference.vitmatte import stirred
 from torch.nn.functional import one_hot
 
 from dptmat.errors import UserError
@@ -95,6 +96,20 @@ def test_onnxruntime_gives_the_same_alphas_at_other_sizes(tmp_path, dptmat):
             assert alpha.std() > 0.01, name
             np.testing.assert_allclose(result, alpha.numpy(), atol=1e-5)
     assert not [p for p in tmp_path.iterdir() if p.suffix not in (".pt", ".onnx")]  # the weights are inside
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_onnxruntime_gives_the_alpha_of_vitmatte_at_other_sizes(tmp_path):
+    torch.manual_seed(0)
+    network = stirred(create_model("vitmatte_small"))
+    to_onnx(save(network, "vitmatte_small", tmp_path / "ours.pt"), tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    for n, height, width in ((1, 32, 96), (2, 256, 320)):
+        x = make_input(n, height, width)
+        alpha = network(x)["alpha_os1"]
+        assert alpha.std() > 0.01
+        np.testing.assert_allclose(session.run(["alpha_os1"], {"x": x.numpy()})[0], alpha.numpy(), atol=1e-5)
 
 
 class Attention(torch.nn.Module):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dptmat.config.pretrain import PretrainConfig
+from dptmat.models import create_model
 from dptmat.training.build import _choose_schedule
 from dptmat.training.optim import adamw, clip_gradients, learning_rate, learning_rate_of_epoch
 
@@ -37,6 +38,19 @@ def test_norms_and_biases_are_not_decayed():
     assert {name for name, p in model.named_parameters() if decay[id(p)] == 0.0} == {
         "conv.bias", "norm.weight", "norm.bias", "linear.bias", "relative_position_bias_table",
     }  # fmt: skip
+
+
+def test_the_positions_of_a_plain_transformer_are_not_decayed():
+    with torch.device("meta"):
+        model = create_model("vitmatte_small")
+    decay = {
+        id(p): group["weight_decay"] for group in adamw(model, 0.1, (0.9, 0.999)).param_groups for p in group["params"]
+    }
+    spared = {name for name, p in model.named_parameters() if p.ndim > 1 and decay[id(p)] == 0}
+    assert spared == {
+        "encoder.pos_embed",
+        *(f"encoder.blocks.{i}.attn.rel_pos_{axis}" for i in range(12) for axis in "hw"),
+    }
 
 
 def clip_a_gradient(norm, running, limit=1e6, factor=2.0):

@@ -25,6 +25,7 @@ from PIL import Image
 from ranges import make_augmentation
 
 from dptmat.cli.pack import _share
+from dptmat.config.pretrain import PretrainConfig
 from dptmat.data.index import ImageIndex
 from dptmat.data.photographs import open_photographs
 from dptmat.data.sampler import Sampler
@@ -37,6 +38,8 @@ from dptmat.tasks import pack, pack_shard
 from dptmat.tasks.pack_finish import finish
 from dptmat.tasks.pack_shard import PackSettings
 from dptmat.tasks.pack_workers import run_here
+from dptmat.tasks.pretrain import Pretraining
+from dptmat.training.distributed import single_process
 from dptmat.training.quarantine import Quarantine
 
 
@@ -97,6 +100,13 @@ def test_every_reader_finds_the_same_bytes(packed):
     pipe.build()
     (batch,) = pipe.run()
     assert [np.array(sample).tobytes() for sample in batch] == expected
+
+
+@pytest.mark.parametrize(("size", "warned"), [(64, False), (96, True)])
+def test_photographs_packed_too_small_are_told_of(packed, tmp_path, said, size, warned):
+    config = PretrainConfig(data=str(packed), out=str(tmp_path), size=size, batch_size=8, device="cpu")
+    Pretraining(config, single_process("cpu"))
+    assert ("were packed with 64 pixels on the shorter side, and are enlarged to 96" in said()) == warned
 
 
 def test_what_lies_beside_a_shard_tells_of_it(packed, loose):

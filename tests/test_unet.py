@@ -125,7 +125,10 @@ def test_unknown_backbone_gets_the_nearest_names_of_timm():
 
 
 def test_backbone_without_a_pyramid_is_refused():
-    with pytest.raises(ValueError, match="'vit_tiny_patch16_224' gives feature maps at /16, .*choose a ResNet"):
+    with pytest.raises(
+        ValueError,
+        match="'vit_tiny_patch16_224' gives .* at /16, but .*choose a ResNet.*, or take vit_vit_tiny_patch16_224",
+    ):
         UNet("vit_tiny_patch16_224")
 
 

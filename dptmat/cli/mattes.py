@@ -14,7 +14,11 @@ from dptmat.errors import UserError
 
 
 @dptmat.command("evaluate")
-@click.option("--checkpoint", metavar="FILE", help="The network to judge: of a run, or an official checkpoint.")
+@click.option(
+    "--checkpoint",
+    metavar="FILE|DIR|hf://USER/NAME",
+    help="The network to judge: of a run, an official checkpoint, or as dptmat push has shared it.",
+)
 @click.option("--predictions", metavar="DIR", help="Or alphas to judge, whatever made them; scored as they are.")
 @click.option("--data", metavar="DIR", help="A test set of a known layout; the next three win over it.")
 @click.option("--image", metavar="DIR", help="Images.")
@@ -76,7 +80,12 @@ def evaluate_command(
 
 
 @dptmat.command("predict")
-@click.option("--checkpoint", required=True, metavar="FILE", help="Network: a run's, converted, or as published.")
+@click.option(
+    "--checkpoint",
+    required=True,
+    metavar="FILE|DIR|hf://USER/NAME",
+    help="Network: a run's, converted, as published, or as dptmat push has shared it.",
+)
 @click.option("--image", required=True, metavar="DIR|FILE", help="Images: a folder, one, or a text file of paths.")
 @click.option(
     "--trimap", metavar="DIR|FILE",

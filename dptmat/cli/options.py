@@ -121,3 +121,23 @@ def require_place_for_a_file(
         raise UserError(f"{name} is there already and is {kind}; give another name")
     if refusal := refusal_to_write(path):
         raise UserError(f"{name} cannot be written: {refusal}; give a place that this user may write to")
+
+
+def require_place_for_files(folder: str, names: tuple[str, ...]) -> None:
+    """Refuse a folder to be written that is a file, lies in none, cannot be written, or holds anything but such files.
+
+    Args:
+        folder: The folder; it may be missing.
+        names: Of the files.
+
+    Raises:
+        UserError: It is so.
+    """
+    path = Path(os.path.realpath(folder))
+    if path.is_dir():
+        if others := sorted(file.name for file in path.iterdir() if file.name not in names):
+            raise UserError(f"{folder} holds other files already, such as {others[0]}; give a new folder")
+    elif path.exists() or not path.parent.is_dir():
+        raise UserError(f"{folder} is a file or in no folder; give the name of a new folder in one that exists")
+    if refusal := refusal_to_write(path / names[0] if path.is_dir() else path):
+        raise UserError(f"{folder} cannot be written: {refusal}; give a place that this user may write to")

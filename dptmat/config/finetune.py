@@ -33,8 +33,8 @@ class FinetuneConfig(RunConfig):
     init: str = setting(
         dataclasses.MISSING,
         "Weights to start from: a checkpoint of dptmat, of an official matting project, or of an encoder (Swin, "
-        "SimMIM, MoBY, timm, torchvision); timm (ImageNet weights of the encoder); or random.",
-        unit="FILE|timm|random",
+        "SimMIM, MoBY, DINO, MAE, timm, torchvision), also on the Hub; timm (ImageNet weights of the encoder); random.",
+        unit="FILE|hf://USER/NAME|timm|random",
         group=MODEL,
     )
     whole: bool = setting(

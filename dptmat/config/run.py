@@ -44,14 +44,17 @@ class RunConfig:
     )
 
     model: str = setting(
-        "matteformer", "Network: matteformer, gca, mgmatting, unet_NAME; dptmat models lists them.", unit="NAME",
+        "matteformer",
+        "Network: matteformer, gca, mgmatting, vitmatte_small, unet_NAME, vit_NAME; dptmat models lists them.",
+        unit="NAME",
         group=MODEL,
     )  # fmt: skip
     init: str = setting(
         "random",
-        "Weights to start from: random; timm (ImageNet weights of the encoder); or a checkpoint of dptmat, of an "
-        "official matting project, or of an encoder (Swin, SimMIM, MoBY, timm, torchvision).",
-        unit="random|timm|FILE",
+        "Weights to start from: random; timm (ImageNet weights of the encoder); or a checkpoint of dptmat, of "
+        "an official matting project, or of an encoder (Swin, SimMIM, MoBY, DINO, MAE, timm, torchvision), or on the "
+        "Hub.",
+        unit="random|timm|FILE|hf://USER/NAME",
         group=MODEL,
     )
     load: str = setting(

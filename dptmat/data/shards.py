@@ -1,6 +1,7 @@
 """Photographs that lie together in large files, shards: where each one is, and how they are read by ranges of bytes."""
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -168,6 +169,12 @@ class ShardIndex:
         if not self._store.remote:
             self._require_same(photo.shard)
         return self._store.read(self.shards[photo.shard].name, photo.offset, min(most, photo.length))
+
+    @property
+    def short_side(self) -> float:
+        """Pixels on the shorter side to which the photographs were shrunk when they were packed, or infinity."""
+        told = self.settings.get("short_side") if self.settings.get("reencode") else None
+        return told if isinstance(told, int) else math.inf
 
     @property
     def prefers_blocks(self) -> bool:

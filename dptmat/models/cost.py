@@ -8,6 +8,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dptmat.models import create_model
 
+# SAD on Composition-1k as it was published for the official weights or, "pre-trained", after this method; and where.
+PUBLISHED = {
+    "matteformer": "23.8, pre-trained 21.0 (Li et al., WACV 2024)",
+    "gca": "35.3, pre-trained 33.0 (Li et al., WACV 2024)",
+    "vitmatte_small": "21.46 (Yao et al., Information Fusion 2024)",
+    "vitmatte_base": "20.33 (Yao et al., Information Fusion 2024)",
+}
+
 
 def cost(name: str, sizes: Sequence[int] = (224, 512)) -> tuple[int, list[int]]:
     """Count the parameters of a network and the multiply-adds of one image.

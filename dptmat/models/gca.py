@@ -142,6 +142,8 @@ class GCAMatting(MattingNetwork):
         in_channels: 6, or 3 for images without a trimap; then the whole image counts as unknown.
     """
 
+    outputs = ("alpha_os1",)
+
     def __init__(self, in_channels: int = 6) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -16,6 +16,8 @@ class MattingNetwork(nn.Module):
     """A network from x to a dictionary of alphas, as told at the head of `dptmat.models`."""
 
     in_channels: int  # of x: 3 of the image, and those of its guidance
+    trimap_levels = False  # whether a fourth channel is the trimap as 0, 0.5 and 1, not a mask
+    outputs: tuple[str, ...] = ("alpha_os1", "alpha_os4", "alpha_os8")
 
 
 def _normalized_weight(conv: nn.Conv2d | nn.ConvTranspose2d, device: torch.device) -> Tensor:

@@ -50,26 +50,28 @@ def region_tokens(
 
 
 def cut_windows(
-    x: Tensor,  # [N, h, w, C], h and w multiples of WINDOW
-) -> Tensor:  # [N, W, 49, C]
+    x: Tensor,  # [N, h, w, C], h and w multiples of side
+    side: int = WINDOW,
+) -> Tensor:  # [N, W, side**2, C]
     """Cut a map into windows, row by row."""
-    x = x.unflatten(2, (-1, WINDOW)).unflatten(1, (-1, WINDOW))  # [N, h/7, 7, w/7, 7, C]
+    x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # [N, h/7, 7, w/7, 7, C]
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def join_windows(
-    windows: Tensor,  # [N, W, 49, C]
+    windows: Tensor,  # [N, W, side**2, C]
     height: int,
     width: int,
+    side: int = WINDOW,
 ) -> Tensor:  # [N, height, width, C]
     """Put windows back into a map: the inverse of `cut_windows`."""
-    x = windows.unflatten(2, (WINDOW, WINDOW)).unflatten(1, (height // WINDOW, width // WINDOW))
+    x = windows.unflatten(2, (side, side)).unflatten(1, (height // side, width // side))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def whole_windows(side: int) -> int:
+def whole_windows(length: int, side: int = WINDOW) -> int:
     """Round the side of a map up to whole windows."""
-    return (side + WINDOW - 1) // WINDOW * WINDOW
+    return (length + side - 1) // side * side
 
 
 def make_shift_mask(height: int, width: int, device: torch.device) -> Tensor:

@@ -32,8 +32,10 @@ def _make_backbone(name: str, in_channels: int) -> Any:  # a FeatureListNet or i
         raise UserError(f"timm's {name!r} gives no feature maps ({error}); {_ADVICE}") from error
     strides = backbone.feature_info.reduction()
     if not {4, 8, 16, 32} <= set(strides):
-        given = ", ".join(f"/{stride}" for stride in strides)
-        raise UserError(f"timm's {name!r} gives feature maps at {given}, but /4, /8, /16 and /32 are needed; {_ADVICE}")
+        given = ", ".join(f"/{stride}" for stride in dict.fromkeys(strides))
+        plain = f", or take vit_{name}" if len(set(strides)) == 1 else ""
+        needed = "but /4, /8, /16 and /32 are needed"
+        raise UserError(f"timm's {name!r} gives feature maps at {given}, {needed}; {_ADVICE}{plain}")
     return backbone
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from dptmat.defaults import METRICS
@@ -14,6 +14,11 @@ from dptmat.report.inside import require_inside
 SHOWN = 24  # test images that are shown, of a larger test set
 _LARGEST = 1 << 27  # bytes of the file; one with 10,000 images has 5 million
 _LONGEST = 4096  # letters of a name or a reason
+_TRIMAPS = {"files": "those of the test set", "all-unknown": "none was shown"}
+_KNOWN_REGIONS = {
+    "from trimap": "0 and 1 where the trimap is known, and of the network elsewhere",
+    "as predicted": "of the network everywhere",
+}
 _MOST = 1e38  # that a score can be: more is no number of float32
 
 
@@ -53,6 +58,36 @@ def read_scores(run: Path, images: Sequence[str | Path]) -> dict[str, Any] | Non
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"{path} is not what dptmat evaluate writes: {reason}; evaluate again") from error
+
+
+def read_means(run: Path) -> dict[str, Any] | None:
+    """Read the mean scores of a run and what they are of, without names or places of files, or None if there are none.
+
+    Returns:
+        ``mean``, MSE times 1000; ``images``, their number; ``region``, ``trimap`` and ``known_regions`` in words;
+        ``checkpoint``, the name of the file that was judged.
+
+    Raises:
+        UserError: The file is not what this library writes.
+    """
+    path = run / "evaluation" / "scores.json"
+    if not path.exists():
+        return None
+    require_inside(path, run, _LARGEST)
+    try:
+        scores = json.loads(path.read_bytes())
+        source, seed = scores["trimap"], scores["seed"]
+        made = f"made from the true alphas, seed {int(seed)}" if source == "from-alpha" else _TRIMAPS[source]
+        return {
+            "mean": _errors(scores["mean"]),
+            "images": sum(bool(entry["unknown_pixels"]) for entry in scores["images"]),
+            "region": "whole image" if source == "all-unknown" else "unknown region of the trimap",
+            "trimap": made,
+            "known_regions": _KNOWN_REGIONS[scores["known_regions"]],
+            "checkpoint": PurePath(_text(scores["checkpoint"] or "").replace("\\", "/")).name,
+        }
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path} is not what dptmat evaluate writes: {first_line(error)}; evaluate again") from error
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:

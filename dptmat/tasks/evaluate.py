@@ -18,6 +18,7 @@ from dptmat.data.cases import Case
 from dptmat.defaults import METRICS
 from dptmat.files import write_whole
 from dptmat.tasks.score import LeftOut, Score, score_files, score_network, takes_trimap
+from dptmat.weights.hub import is_address
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def evaluate(
         results,
         out,
         progress,
-        checkpoint=os.path.abspath(checkpoint) if checkpoint else None,
+        checkpoint=_place_of(checkpoint) if checkpoint else None,
         trimap=trimap,
         seed=seed if trimap == "from-alpha" else None,
         known_regions="from trimap" if takes_trimap(network) and trimap != "all-unknown" else "as predicted",
@@ -123,6 +124,10 @@ def evaluate_files(
         seed=seed if trimap == "from-alpha" else None,
         known_regions="as predicted",
     )
+
+
+def _place_of(checkpoint: str | Path) -> str:
+    return str(checkpoint) if is_address(checkpoint) else os.path.abspath(checkpoint)
 
 
 def _evaluate(

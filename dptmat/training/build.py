@@ -1,6 +1,7 @@
 """The parts of a run, made from its settings: augmentation, micro-batch, loader, trainer."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ from dptmat.training.optim import adamw, learning_rate, learning_rate_of_epoch
 from dptmat.training.quarantine import Quarantine
 from dptmat.training.task import Task
 from dptmat.training.trainer import Trainer
+
+_logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 16  # that decode on one GPU, unless more are asked for
 
@@ -65,8 +68,14 @@ def make_sampler(settings: RunConfig, process: Process, index: PhotoIndex) -> Sa
     in_blocks = settings.order == "blocks" or (settings.order == "auto" and index.prefers_blocks)
     rank, world_size = process.rank, process.world_size
     sampler = Sampler(settings.seed, len(index), settings.batch_size, rank, world_size, in_blocks)
-    if in_blocks and isinstance(index, ShardIndex):
-        index.keep_blocks(sampler.block, sampler.blocks_at_once)
+    if isinstance(index, ShardIndex):
+        if in_blocks:
+            index.keep_blocks(sampler.block, sampler.blocks_at_once)
+        if process.is_main and index.short_side < settings.size:
+            _logger.warning(
+                "the photographs were packed with %s pixels on the shorter side, and are enlarged to %s; pack them "
+                "anew by dptmat pack --short-side %s for more detail", index.short_side, settings.size, settings.size,
+            )  # fmt: skip
     return sampler
 
 

@@ -12,13 +12,15 @@ def adamw(
 ) -> torch.optim.AdamW:
     """Make AdamW, or without weight decay Adam.
 
-    Norms, biases and Swin's tables of position biases are not decayed, unless ``decay_all`` asks for it.
+    Norms, biases, Swin's tables of position biases and ViTMatte's positions are not decayed, unless ``decay_all`` asks
+    for it.
     """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            spared = not decay_all and (parameter.ndim <= 1 or "bias" in name)
+            positions = name == "encoder.pos_embed" or (name.startswith("encoder.blocks.") and ".rel_pos_" in name)
+            spared = not decay_all and (parameter.ndim <= 1 or "bias" in name or positions)
             (others if spared else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     # Fused: one kernel for all tensors, and the gradient scaler need not wait for the device.

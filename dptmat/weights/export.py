@@ -1,20 +1,30 @@
-"""Weights for other libraries: the encoder for timm, the whole network as ONNX."""
+"""Weights for other libraries: the encoder for timm, the whole network as ONNX, ViTMatte for its users elsewhere."""
 
 import importlib.util
+import json
 import logging
 import warnings
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from dptmat.defaults import MEAN, STD
 from dptmat.errors import UserError, first_line
 from dptmat.files import write_output
+from dptmat.models import backbone_of
+from dptmat.models.layers import MattingNetwork
+from dptmat.weights import vitmatte
 from dptmat.weights.load import load_network
-from dptmat.weights.names import SWIN, timm_names
+from dptmat.weights.names import PLAIN, SWIN, timm_names
 
 _logger = logging.getLogger(__name__)
+
+TRANSFORMERS_FILES = ("model.safetensors", "config.json", "preprocessor_config.json")
 
 
 def to_timm(path: str | Path, out: str | Path, official: str | None = None) -> None:
@@ -37,9 +47,10 @@ def to_timm(path: str | Path, out: str | Path, official: str | None = None) -> N
         raise UserError(f"{out} must end in .safetensors, by which timm knows the format")
     network, config = load_network(path, official=official)
     name = config["model"]
-    backbone = SWIN.get(name, "").split(".")[0] or name.removeprefix("unet_")
-    if name not in SWIN and not name.startswith("unet_"):
-        raise UserError(f"{path} holds {name}, whose encoder is not one of timm; those of unet_* and matteformer are")
+    backbone = (SWIN | PLAIN).get(name, "").split(".")[0] or backbone_of(name)
+    if backbone is None:
+        those = "those of unet_*, vit_*, matteformer and vitmatte are"
+        raise UserError(f"{path} holds {name}, whose encoder is not one of timm; {those}")
     state = timm.create_model(backbone, in_chans=network.in_channels, num_classes=0).state_dict()
     ours = network.state_dict()
     filled: set[str] = set()
@@ -60,10 +71,13 @@ def to_timm(path: str | Path, out: str | Path, official: str | None = None) -> N
     _logger.info(call, backbone, network.in_channels, out)
     if len(filled) < len(state):
         _logger.info("not in the network, as new in timm: %s", ", ".join(name for name in state if name not in filled))
-    if name in SWIN:
-        _logger.info(
-            "left out: the prior tokens, which timm's Swin does not have; its features differ from the network's"
-        )
+    for networks, missing, kind in (
+        (SWIN, "prior tokens", "Swin"),
+        (PLAIN, "windows, relative positions and necks", "transformer"),
+    ):
+        if name in networks:
+            line = "left out: the %s, which timm's %s does not have; its features differ from the network's"
+            _logger.info(line, missing, kind)
 
 
 def plain_weights(network: nn.Module) -> nn.Module:
@@ -101,7 +115,7 @@ def to_onnx(path: str | Path, out: str | Path, official: str | None = None) -> N
         2: 32 * torch.export.Dim("rows", max=256),
         3: 32 * torch.export.Dim("columns", max=256),
     }
-    names = ["alpha_os1"] if config["model"] == "gca" else ["alpha_os1", "alpha_os4", "alpha_os8"]
+    names = list(network.outputs)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # on the exporter's own insides
@@ -116,3 +130,81 @@ def to_onnx(path: str | Path, out: str | Path, official: str | None = None) -> N
     write_output(out, lambda file: file.write(content))
     shape = f"[N, {network.in_channels}, 32 h, 32 w]"
     _logger.info("%s: %s; x %s -> %s", out, config["model"], shape, ", ".join(names))
+
+
+def to_vitmatte(path: str | Path, out: str | Path, official: str | None = None) -> None:
+    """Write a ViTMatte as its project does: a file of its state dict, for the published input of 4 channels.
+
+    Args:
+        path, official: As for `dptmat.weights.load.load_network`.
+        out: The file to write.
+
+    Raises:
+        UserError: The file cannot be loaded, is no ViTMatte, or no weights for 4 channels give the same alpha.
+        OSError: The file cannot be written.
+    """
+    network, name = _load_vitmatte(path, official)
+    state = vitmatte.published_input(network.state_dict()) if network.in_channels == 6 else None
+    if state is None:
+        raise UserError(
+            f"{path} holds a {name} whose {network.in_channels} input channels are no image of the published 4, as "
+            "after any training here; convert it to transformers instead, which takes any number of them"
+        )
+    state = {vitmatte.published_name(key): value.contiguous() for key, value in state.items()}
+    write_output(out, lambda file: torch.save({"model": state}, file))
+    _logger.info("%s: %s of 4 channels, %d tensors", out, name, len(state))
+
+
+def to_transformers(path: str | Path, out: str | Path, official: str | None = None) -> None:
+    """Write a ViTMatte as a folder that ``VitMatteForImageMatting.from_pretrained`` of transformers loads.
+
+    Its input has the published 4 channels where these give the same alpha, and else those of the network. It logs
+    which.
+
+    Args:
+        path, official: As for `dptmat.weights.load.load_network`.
+        out: The folder to write into; made if missing.
+
+    Raises:
+        UserError: The file cannot be loaded, or is no ViTMatte.
+        OSError: The folder cannot be written.
+    """
+    from safetensors.torch import save
+
+    network, name = _load_vitmatte(path, official)
+    state, in_channels = network.state_dict(), network.in_channels
+    published = vitmatte.published_input(state) if in_channels == 6 else None
+    if published is not None:
+        state, in_channels = published, 4
+    tensors = {vitmatte.transformers_name(key): value.contiguous() for key, value in state.items()}
+    files = {
+        TRANSFORMERS_FILES[0]: save(tensors, {"format": "pt"}),
+        TRANSFORMERS_FILES[1]: _json(vitmatte.transformers_config(state["encoder.pos_embed"].shape[2], in_channels)),
+    }
+    if in_channels == 4:  # the default normalisation of transformers is not the one that the weights are trained with
+        processor = {"image_processor_type": "VitMatteImageProcessor", "image_mean": MEAN, "image_std": STD}
+        files[TRANSFORMERS_FILES[2]] = _json(processor)
+    Path(out).mkdir(exist_ok=True)
+    for file_name, content in files.items():
+        write_output(Path(out) / file_name, partial(_write, content))
+    _logger.info('%s: %s; VitMatteForImageMatting.from_pretrained("%s")', out, name, out)
+    if in_channels == 6:
+        _logger.info(
+            "its pixel_values have 6 channels, RGB and the one-hot trimap (background, unknown, foreground), not the "
+            "published 4, of which these weights are no image"
+        )
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
+
+
+def _json(content: Mapping[str, object]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _load_vitmatte(path: str | Path, official: str | None) -> tuple[MattingNetwork, str]:
+    network, config = load_network(path, official=official)
+    if config["model"] not in PLAIN:
+        raise UserError(f"{path} holds {config['model']}; this form is for vitmatte_small and vitmatte_base alone")
+    return network, config["model"]

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from dptmat.errors import UserError, few, first_line
+from dptmat.models import backbone_of
 from dptmat.models.matteformer import WINDOW
+from dptmat.weights import vitmatte
+from dptmat.weights.hub import is_address
 from dptmat.weights.load import find_weights, is_finite, is_ours
 from dptmat.weights.names import (
     BIAS_TABLE,
+    PLAIN,
     SWIN,
     describe,
     encoder_layout,
     official_model,
-    official_name,
+    spelling,
     timm_names,
     without_index,
 )
@@ -36,7 +40,8 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
 
     What a file does not hold stays as `create_model` made it. A first convolution with other guidance keeps the
     weights of RGB; its other channels, and the rows of MatteFormer's tables for prior tokens, are drawn anew
-    (Xavier-normal for the whole tensor) from PyTorch's generator of the CPU. Tables of other windows are resampled.
+    (Xavier-normal for the whole tensor) from PyTorch's generator of the CPU, but those of a plain transformer's patches
+    are 0, as published for ViTMatte. Tables of other windows are resampled.
 
     Logs a few lines: what was loaded, what is new, and what of the file was left and why.
 
@@ -44,7 +49,8 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
         network: Made by `create_model`, on any device.
         name: Its name.
         init: "random" for the network as it is; "timm" for timm's weights of its encoder; or a file: of this library,
-            of an original matting project, or of an encoder as Swin, SimMIM, MoBY, timm or torchvision save it.
+            of an original matting project, or of an encoder as Swin, SimMIM, MoBY, DINO, MAE, timm or torchvision save
+            it.
         load: "encoder", or "all" for whatever the file holds.
 
     Raises:
@@ -61,7 +67,7 @@ def initialize(network: nn.Module, name: str, init: str, load: str = "all") -> N
         if key not in own or (load == "encoder" and not key.startswith("encoder.")):
             left[key] = f"not in {name}" if key not in own else "only the encoder is asked for"
             continue
-        fitted, note = _fit(key, own[key], value, (2 * WINDOW - 1) ** 2 if name in SWIN else None)
+        fitted, note = _fit(name, key, own[key], value)
         if fitted is None:
             left[key] = note
         else:
@@ -84,8 +90,10 @@ def _possible(name: str) -> str:
     files = "a checkpoint of dptmat or of its original project"
     if name in SWIN:
         return f"use `init` timm, {files}, or of a Swin of the same size"
-    if name.startswith("unet_"):
-        return f"use `init` timm, a checkpoint of dptmat, or one of {name.removeprefix('unet_')}"
+    if name in PLAIN:
+        return f"use `init` timm, {files}, or of a plain transformer of the same size, as DINO's and MAE's"
+    if backbone := backbone_of(name):
+        return f"use `init` timm, a checkpoint of dptmat, or one of {backbone}"
     return f"its encoder is a ResNet of its own: use `init` random or {files}"
 
 
@@ -93,8 +101,8 @@ def _possible(name: str) -> str:
 
 
 def _file_weights(network: nn.Module, path: str) -> tuple[dict[str, Tensor], dict[str, str], str]:
-    if not Path(path).exists():
-        raise UserError(f"`init` {path} does not exist; give random, timm, or the path of a checkpoint")
+    if not is_address(path) and not Path(path).exists():
+        raise UserError(f"`init` {path} does not exist; give random, timm, hf://user/name, or the path of a checkpoint")
     content = read(path)
     if is_ours(content):
         return without_index(find_weights(path, content)), {}, f"dptmat's {content['config']['model']}"
@@ -103,7 +111,11 @@ def _file_weights(network: nn.Module, path: str) -> tuple[dict[str, Tensor], dic
         raise UserError(f"`init` {path} holds {describe(content)}; give a checkpoint of a network or an encoder")
     model = official_model(state)
     if model:
-        ours = {official_name(key): key for key in network.state_dict()}
+        spell = spelling(state)
+        if model in PLAIN:
+            in_channels = vitmatte.channels_of(network.state_dict(), str)
+            state = vitmatte.fit_input(state, spell, in_channels or 4)
+        ours = {spell(key): key for key in network.state_dict()}
         return without_index({ours.get(key, key): value for key, value in state.items()}), {}, f"official {model}"
     state, left, kind = encoder_layout(state)
     return _to_ours(network, state), left, kind
@@ -112,9 +124,9 @@ def _file_weights(network: nn.Module, path: str) -> tuple[dict[str, Tensor], dic
 def _timm_weights(network: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, str], str]:
     import timm
 
-    if name not in SWIN and not name.startswith("unet_"):
+    source = (SWIN | PLAIN).get(name) or backbone_of(name)
+    if source is None:
         raise UserError(f"`init` timm: timm has no weights for {name}; {_possible(name)}")
-    source = SWIN.get(name, name.removeprefix("unet_"))
     if not timm.is_model_pretrained(source):
         raise UserError(f"`init` timm: timm has no pre-trained weights for {source!r}; use `init` random or a file")
     try:
@@ -137,16 +149,16 @@ def _to_ours(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 # --- how a tensor fits ---
 
 
-def _fit(key: str, target: Tensor, value: Tensor, spatial: int | None) -> tuple[Tensor | None, str]:
-    """Return the value in the shape of ``target`` and what was changed, or None and why it does not fit.
+def _fit(name: str, key: str, target: Tensor, value: Tensor) -> tuple[Tensor | None, str]:
+    """Return the value in the shape of the network's ``target`` and what was changed, or None and why it does not fit.
 
-    ``spatial`` is the number of rows of a table that stand for relative positions; by default all.
+    The rows of a table stand for relative positions, all of them but in MatteFormer's.
     """
     if value.shape == target.shape:
         return value, ""
     full = torch.empty(target.shape, dtype=target.dtype)
     if key.endswith(BIAS_TABLE) and value.ndim == 2 and value.shape[1] == target.shape[1]:
-        spatial, side = spatial or len(target), math.isqrt(len(value))
+        spatial, side = (2 * WINDOW - 1) ** 2 if name in SWIN else len(target), math.isqrt(len(value))
         if side**2 == len(value) and side % 2:
             note = []
             if len(value) != spatial:
@@ -166,9 +178,11 @@ def _fit(key: str, target: Tensor, value: Tensor, spatial: int | None) -> tuple[
         and {shape[1], wanted[1]} <= images
         and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]
     ):
-        nn.init.xavier_normal_(full)
+        plain = name.startswith(("vitmatte_", "vit_")) and key.startswith("encoder.")
+        (nn.init.zeros_ if plain else nn.init.xavier_normal_)(full)
         full[:, :3] = value[:, :3]
-        return full, "RGB kept, new channels for the guidance" if wanted[1] > 3 else "RGB kept"
+        new = "zeros" if plain else "new channels"
+        return full, f"RGB kept, {new} for the guidance" if wanted[1] > 3 else "RGB kept"
     return None, f"of another shape ({shape} instead of {wanted})"
 
 

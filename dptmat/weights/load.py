@@ -21,16 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from dptmat.errors import UserError, few
-from dptmat.models import create_model
+from dptmat.models import backbone_of, create_model
 from dptmat.models.layers import MattingNetwork
-from dptmat.weights.names import (
-    OFFICIAL,
-    averaged_over_plain,
-    describe,
-    official_model,
-    official_name,
-    tensors_of,
-)
+from dptmat.weights import vitmatte
+from dptmat.weights.names import OFFICIAL, averaged_over_plain, describe, official_model, spelling, tensors_of
 from dptmat.weights.read import read
 
 _logger = logging.getLogger(__name__)
@@ -92,22 +86,38 @@ def load_network(
         state, spell = find_weights(path, content), str
         _require_plausible(path, name, state)
     else:
-        state, spell = find_weights(path, content), official_name
-        found = official_model(state)
-        if official and found != OFFICIAL.get(official):
-            kind = f"a checkpoint of {found}" if found else "not a checkpoint of " + " or ".join(OFFICIAL)
-            raise UserError(f"{path} is {kind}; expected one that the project of {official} published")
-        if found is None:
-            raise UserError(
-                f"{path} holds no matting network, but {describe(content)}; expected a checkpoint of dptmat or one "
-                f"that the project of {', '.join(OFFICIAL)} published"
-            )
-        stem = state.get("encoder.conv1.module.weight_bar")
-        mask = found == "mgmatting" and stem is not None and stem.ndim == 4 and stem.shape[1] == 4
-        name, trimap = "mgmatting_mask" if mask else found, True
+        state = find_weights(path, content)
+        spell = spelling(state)
+        name, trimap = _official_network(path, content, state, official)
+        if name.startswith("vitmatte_"):
+            state = vitmatte.fit_input(state, spell, 6)
     network = create_model(name, None if trimap else 3)
     _fill(network, state, spell, f"{path} is no whole checkpoint of {name}")
     return network.eval().to(device), {"model": name, "trimap": trimap}
+
+
+def _official_network(
+    path: str | Path, content: dict[str, Any], state: dict[str, Tensor], official: str | None
+) -> tuple[str, bool]:
+    """Tell which network a checkpoint of an original project is for: its name, and whether it takes a trimap.
+
+    Raises:
+        UserError: It is none, or not of the project ``official``.
+    """
+    found = official_model(state)
+    if official and found not in OFFICIAL.get(official, ()):
+        kind = f"a checkpoint of {found}" if found else "not a checkpoint of " + " or ".join(OFFICIAL)
+        raise UserError(f"{path} is {kind}; expected one that the project of {official} published")
+    if found is None:
+        raise UserError(
+            f"{path} holds no matting network, but {describe(content)}; expected a checkpoint of dptmat or one "
+            f"that the project of {', '.join(OFFICIAL)} published"
+        )
+    if found.startswith("vitmatte_"):
+        return found, vitmatte.channels_of(state, spelling(state)) != 3
+    stem = state.get("encoder.conv1.module.weight_bar")
+    mask = found == "mgmatting" and stem is not None and stem.ndim == 4 and stem.shape[1] == 4
+    return "mgmatting_mask" if mask else found, True
 
 
 def _require_plausible(path: str | Path, name: str, state: dict[str, Tensor]) -> None:
@@ -118,8 +128,8 @@ def _require_plausible(path: str | Path, name: str, state: dict[str, Tensor]) ->
     """
     import timm
 
-    backbone = name.removeprefix("unet_")
-    if backbone == name or not timm.is_model(backbone):
+    backbone = backbone_of(name)
+    if not backbone or not timm.is_model(backbone):
         return  # a known size, or unknown, of which `create_model` tells
     with torch.device("meta"):  # shapes without memory
         wanted = sum(p.numel() for p in timm.create_model(backbone, pretrained=False).parameters())

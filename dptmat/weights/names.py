@@ -2,19 +2,26 @@
 
 Sources: the published checkpoints of MatteFormer (Park et al., CVPR 2022), GCA-Matting (Li and Lu, AAAI 2020) and
 MG-Matting (Yu et al., CVPR 2021), whose modules' names are ours but for the spectral norm; that of DPT (Li et al., WACV
-2024), a MatteFormer, and what its pre-training saves; those of Swin (Liu et al.,
+2024), a MatteFormer, and what its pre-training saves; `dptmat.weights.vitmatte`; those of Swin (Liu et al.,
 ICCV 2021), SimMIM (Xie et al., CVPR 2022) and MoBY (Xie et al., 2021); timm and torchvision, whose ResNets agree.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 from torch import Tensor, nn
 
 from dptmat.errors import few
+from dptmat.weights import vitmatte
 
 # The networks of the projects that have published checkpoints, by the projects' names.
-OFFICIAL = {"matteformer": "matteformer", "gca": "gca", "mgmatting": "mgmatting", "dpt": "matteformer"}
+OFFICIAL = {
+    "matteformer": ("matteformer",),
+    "gca": ("gca",),
+    "mgmatting": ("mgmatting",),
+    "dpt": ("matteformer",),
+    vitmatte.PROJECT: tuple(vitmatte.NETWORKS.values()),
+}
 
 # timm's weights of the same encoder, trained on ImageNet-1k with labels.
 SWIN = {
@@ -22,6 +29,9 @@ SWIN = {
     "matteformer_small": "swin_small_patch4_window7_224.ms_in1k",
     "matteformer_base": "swin_base_patch4_window7_224.ms_in1k",
 }
+
+# timm's weights of the same transformer, trained without labels, from which the published ones began.
+PLAIN = {"vitmatte_small": "vit_small_patch16_224.dino", "vitmatte_base": "vit_base_patch16_224.mae"}
 
 # Swin's bias for the relative positions in a window, and which of its rows each pair of positions takes.
 BIAS_TABLE = "relative_position_bias_table"
@@ -105,6 +115,8 @@ def official_name(name: str) -> str:
 
 def official_model(state: dict[str, Tensor]) -> str | None:
     """Recognise a checkpoint of an original project, whole or in part, by its names: its network, or None."""
+    if found := vitmatte.recognise(state):
+        return found[0]
     if not any(name.endswith(".module.weight_bar") for name in state):
         return None
     for name in state:
@@ -115,6 +127,12 @@ def official_model(state: dict[str, Tensor]) -> str | None:
         if name.startswith("aspp."):
             return "mgmatting"
     return None
+
+
+def spelling(state: dict[str, Tensor]) -> Callable[[str], str]:
+    """Tell how our names are spelled in a checkpoint of an original project."""
+    found = vitmatte.recognise(state)
+    return found[1] if found else official_name
 
 
 def encoder_layout(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], str]:
@@ -142,7 +160,7 @@ def timm_names(network: nn.Module, names: Container[str]) -> dict[str, str]:
     """Map the names of a network's encoder to timm's names of the same tensors.
 
     Args:
-        network: MatteFormer or a UNet; other networks have no encoder of timm.
+        network: MatteFormer, ViTMatte, a UNet or a ViT; other networks have no encoder of timm.
         names: timm's names; a name of ours may also map to one that is not among them.
 
     Returns:
@@ -157,7 +175,7 @@ def timm_names(network: nn.Module, names: Container[str]) -> dict[str, str]:
             split = [f"{first[:i]}.{first[i + 1 :]}.{rest}" for i, letter in enumerate(first) if letter == "_"]
             candidates = [theirs, *split, theirs.removeprefix("model.")]
             result[key] = next((name for name in candidates if name in names), theirs)
-        elif key.startswith(("encoder.patch_embed.", "encoder.layers.")):
+        elif key.startswith(("encoder.patch_embed.", "encoder.layers.", "encoder.pos_embed", "encoder.blocks.")):
             result[key] = _downsample_next(key.removeprefix("encoder."))
     return result
 

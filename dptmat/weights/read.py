@@ -20,6 +20,8 @@ from torch import Tensor
 
 from dptmat.errors import UserError, few, first_line
 from dptmat.file_kinds import name_kind_of
+from dptmat.weights.hub import is_address
+from dptmat.weights.network_folder import find_files, is_folder
 
 _ROOM = 64 << 20  # bytes that any file may ask for
 _FACTOR = 10  # more than that, and as many times its own size, is a file that fills the memory: weights hardly compress
@@ -63,7 +65,8 @@ def read(path: str | Path, *, whole: bool = False) -> dict[Any, Any]:
     """Read a file of tensors to the CPU.
 
     Args:
-        path: What ``torch.save`` wrote, or safetensors.
+        path: What ``torch.save`` wrote, or safetensors; or a network's folder or address on the Hub, as for
+            `dptmat.weights.network_folder.find_files`.
         whole: Whether it is refused unless ``torch.save`` has written checksums, and they are right.
 
     Returns:
@@ -74,6 +77,19 @@ def read(path: str | Path, *, whole: bool = False) -> dict[Any, Any]:
         UserError: The file is missing, damaged or of another kind, needs code of its own to be read, asks for too much
             memory, or holds no dictionary; the message begins with the path.
     """
+    if str(path).startswith(("http:/", "https:/")):
+        raise UserError(f"{path} cannot be read: it is on the web; give hf://user/name, or download the file")
+    if whole or not (is_address(path) or is_folder(path)):
+        return _read_file(path, whole=whole)
+    weights, config = find_files(path)
+    try:
+        content = _read_file(weights, whole=False)
+    except UserError as error:
+        raise UserError(f"{path}{str(error).removeprefix(str(weights))}") from error
+    return content if config is None else {"model": content, "config": config}
+
+
+def _read_file(path: str | Path, *, whole: bool) -> dict[Any, Any]:
     if Path(path).exists() and not Path(path).is_file():
         kind = "a folder" if Path(path).is_dir() else "a pipe, a device or a socket"
         raise UserError(f"{path} cannot be read: it is {kind}; give a file")
