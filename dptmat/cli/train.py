@@ -1,7 +1,5 @@
-"""The commands that make networks: pretrain and finetune, and what is seen and checked before: preview and index."""
+"""The commands that make networks: pretrain and finetune, and what is seen before: preview."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,55 +76,3 @@ def preview_command(config_file: str | None, out: str, **options: Any) -> None:
         raise UserError(f"--out {out} is there already, in the folder that is read; give another name")
     write_sheet(settings.out, preview(settings), named=True)
     click.echo(out)
-
-
-@dptmat.command("index")
-@click.option("--data", required=True, metavar="DIR|FILE|URL", help="Photographs, as pretrain --data takes them.")
-@click.option(
-    "--out", metavar="FILE|DIR",
-    help="What to write: a list of the good ones, by default photographs.txt; or where they are in shards a folder "
-    "that tells where in them, by default photographs.",
-)  # fmt: skip
-def index_command(data: str, out: str | None) -> None:
-    """Decode every photograph once, strictly; name the bad ones and write what lists the good ones for --data.
-
-    Example: dptmat index --data imagenet/train --out train.txt
-    """
-    from dptmat.data.check import check_photographs
-    from dptmat.data.index import ImageIndex, write_list
-    from dptmat.data.photographs import open_photographs
-    from dptmat.data.storage import open_store
-
-    show_log(err=True)
-    index = open_photographs(data)
-    out = out or ("photographs.txt" if isinstance(index, ImageIndex) else "photographs")
-    if isinstance(index, ImageIndex):
-        require_place_for_a_file(out, f"--out {out}", replaces=("text", "empty"))
-    else:
-        _require_place_for_an_index(out, index.url)
-    index.require_some_file(f"`data` {data}")
-    bad: dict[str, str] = {}
-    with click.progressbar(length=len(index), file=sys.stderr) as bar:
-        for checked, found in check_photographs(index):
-            bar.update(checked)
-            bad.update(found)
-    for path, reason in bad.items():
-        click.echo(f"left out: {path}: {reason}")
-    if len(bad) >= len(index):
-        raise UserError(f"none of the {len(index)} photographs of `data` {data} can be read, so {out} is not written")
-    if isinstance(index, ImageIndex):
-        write_list(out, index, bad)
-    else:
-        index.write_index(open_store(out, "out"), bad)
-    click.echo(f"{out}: {len(index) - len(bad)} photographs, {len(bad)} left out")
-
-
-def _require_place_for_an_index(out: str, data: str) -> None:
-    """Refuse a folder for the index of shards that holds something else, or the shards themselves."""
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {out} is a file; the photographs are in shards, of which a folder is written")
-    if os.path.realpath(folder) == os.path.realpath(data):
-        raise UserError(f"--out {out} is the folder of the shards, whose own index it would replace; give another one")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "index.json").exists():
-        raise UserError(f"--out {out} holds something else; give a new folder")
