@@ -25,8 +25,8 @@ from dptmat.errors import UserError
 @click.option("--alpha", metavar="DIR", help="True alphas.")
 @click.option(
     "--region", type=click.Choice(list(REGIONS)), default="unknown", show_default=True,
-    help="Whose pixels count: unknown in the trimap; the whole image; or the transition region, which is unknown in the "
-    "trimaps of the set, or else made from the true alphas.",
+    help="Whose pixels count: the trimap's unknown ones; the whole image; or the transition region, which is unknown "
+    "in the trimaps of the set, or else made from the true alphas.",
 )  # fmt: skip
 @click.option("--groups", metavar="FILE.csv", help="Columns name and group: also print the mean of each group.")
 @click.option("--tta", is_flag=True, help="Average the predictions of eight orientations: eight times the time.")
@@ -63,9 +63,7 @@ def evaluate_command(
     if (checkpoint is None) == (predictions is None):
         raise UserError("give one of `checkpoint`, a network, and `predictions`, a folder of alphas")
     if tta and predictions is not None:
-        raise UserError(
-            "`tta` turns the images that a network sees; leave it out, since `predictions` are scored as they are"
-        )
+        raise UserError("`tta` turns what a network sees, but `predictions` are scored as they are; leave it out")
     cases = list_cases(
         data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions, region=region, leave_out=out
     )

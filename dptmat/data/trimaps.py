@@ -7,8 +7,8 @@ import numpy as np
 
 from dptmat.kernels.philox import Stream, words
 
-# Pixels: the ellipse of `transition`. It lies in the ranges that the released training codes draw from, 25 to 35 (AM-2k)
-# and 15 to 30 (P3M-10k).
+# Pixels: the ellipse of `transition`, in both ranges that released codes of training draw from: 25 to 35 (AM-2k) and 15
+# to 30 (P3M-10k).
 TRANSITION = 25
 WIDEST = 20  # pixels: the largest ellipse of `from_alpha`, as published for Distinctions-646
 

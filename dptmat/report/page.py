@@ -12,8 +12,7 @@ import jinja2
 import numpy as np
 
 from dptmat.config import settings as config
-from dptmat.data.regions import name_region
-from dptmat.defaults import ERRORS
+from dptmat.defaults import ERRORS, name_region
 from dptmat.errors import UserError
 from dptmat.files import write_output
 from dptmat.report import curves, figures
@@ -29,9 +28,8 @@ _FACTS = {
     "model": "Network", "init": "Starts from", "data": "Photographs", "fg": "Foregrounds", "alpha": "Alphas",
     "bg": "Backgrounds", "losses": "Losses", "batch_size": "Batch size", "lr": "Peak learning rate", "seed": "Seed",
 }  # fmt: skip
-_METRICS = dict(
-    zip(ERRORS, ("SAD", "MSE × 10⁻³", "Grad", "Conn", "MAD × 10⁻³"), strict=True)
-)  # as the page writes them
+# As the page writes them.
+_METRICS = dict(zip(ERRORS, ("SAD", "MSE × 10⁻³", "Grad", "Conn", "MAD × 10⁻³"), strict=True))
 
 _logger = logging.getLogger(__name__)
 

@@ -250,8 +250,9 @@ def write_scores(out: str | Path, evaluation: Evaluation) -> None:
     text = io.StringIO(newline="")
     for row in _csv_rows(evaluation):
         # Some versions of Python do not see that a CR, too, ends a row.
-        quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in row) else csv.QUOTE_MINIMAL
-        csv.writer(text, lineterminator="\n", quoting=quoting).writerow(row)
+        has_return = any("\r" in str(cell) for cell in row)
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL)
+        writer.writerow(row)
     write_whole(Path(out) / "scores.csv", lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
     # JSON has no NaN: reading it back turns each into None.
     content = json.loads(json.dumps(asdict(evaluation)), parse_constant=lambda constant: None)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dptmat import metrics
 from dptmat.data.cases import Case
@@ -236,7 +236,7 @@ def _read(case: Case, wanted: list[str], trimap: str, seed: int) -> _Sample | Le
 
 def _predict(network: nn.Module, options: dict[str, Any], tta: bool, sample: _Sample) -> _Sample | LeftOut:
     name, layers = sample.case.name, sample.layers
-    predict = partial(predict_within_memory, network, name=name, **options)
+    predict: Callable[[np.ndarray, np.ndarray], Tensor] = partial(predict_within_memory, network, name=name, **options)
     try:
         image, trimap = layers["image"], layers["trimap"]
         alpha = predict_oriented(predict, image, trimap) if tta else predict(image, trimap)
@@ -259,9 +259,10 @@ def _finish(sample: _Sample, made: dict[str, str], out: Path | None, region: str
         paths[kind] = None if out is None else f"{folder}/{sample.case.name}.png"
         if out is not None:
             write_png(out / folder / f"{sample.case.name}.png", layers[kind])
+    files: dict[str, Any] = {kind: paths.get(kind) for kind in READERS}
     return Score(
         sample.case.name,
-        **{kind: paths.get(kind) for kind in READERS},
+        **files,
         unknown_pixels=int(np.count_nonzero(layers["trimap"] == 128)) if "trimap" in layers else None,
         **{error: getattr(metrics, error)(layers["prediction"], layers["alpha"], counted) for error in ERRORS},
         region_pixels=int(np.count_nonzero(counted == 128)),
