@@ -31,7 +31,8 @@ def test_the_published_table_of_aim_500():
 @pytest.mark.parametrize(
     "text",
     [
-        "name,group\na,SO\nb,NS\n", "\ufeffname,group\r\na,SO\r\nb,NS\r\n", "Group , NAME,note\nSO,a.png,x\nNS,b.JPG,\n\n",
+        "name,group\na,SO\nb,NS\n", "\ufeffname,group\r\na,SO\r\nb,NS\r\n",
+        "Group , NAME,note\nSO,a.png,x\nNS,b.JPG,\n\n",
         'name,group\n"a","SO"\nb, NS\n',
     ],
 )  # fmt: skip

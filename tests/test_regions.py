@@ -152,8 +152,8 @@ def test_unknown_is_the_default_and_of_the_same_bits(sample_set):
         ({"trimap": "all-unknown"}, "trimap", "errors in the whole image, all unknown; known regions as predicted"),
         (
             {"region": "transition", "trimap": "all-unknown", "tta": True}, "alpha, by an ellipse of 25 pixels",
-            "errors in the transition region (from alpha, by an ellipse of 25 pixels); known regions as predicted, mean "
-            "over eight orientations",
+            "errors in the transition region (from alpha, by an ellipse of 25 pixels); known regions as predicted, "
+            "mean over eight orientations",
         ),
     ],
 )  # fmt: skip
@@ -204,8 +204,8 @@ def test_a_region_that_needs_no_trimap_is_scored_without(sample_set, dptmat):
     status, printed, told = dptmat(*words)
     assert (status, printed) == (2, "")
     assert told == (
-        "dptmat: --trimap is missing; give a folder, or all-unknown or from-alpha if there are none; or score the whole "
-        "image by --region whole\n"
+        "dptmat: --trimap is missing; give a folder, or all-unknown or from-alpha if there are none; or score the "
+        "whole image by --region whole\n"
     )
 
 
