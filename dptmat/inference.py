@@ -91,7 +91,7 @@ def predict_alpha(
     states = states.to(device)
     with torch.inference_mode(), _evaluating(network), torch.autocast(device.type, autocast, autocast is not None):
         guided = pad_by_reflection(_add_guidance(pixels.to(device), states, original), margin)
-        normalize = partial(_normalize, largest=2 if original.trimap_levels else 1)
+        normalize = partial(_normalize, largest=2 if _takes_levels(original) else 1)
         if not tile or guided[..., 0].numel() <= tile**2:
             alphas = network(normalize(guided))
         else:
@@ -184,10 +184,15 @@ def _add_guidance(
     trimap: Tensor,  # uint8 [H, W]
     network: MattingNetwork,
 ) -> Tensor:  # uint8 [H, W, in_channels]
-    if network.trimap_levels:
+    if _takes_levels(network):
         return torch.cat([image, trimap[..., None]], dim=2)
     shown: list[int] = {3: [], 4: [2], 6: [0, 1, 2]}[network.in_channels]
     return torch.cat([image, *((trimap == value).byte()[..., None] for value in shown)], dim=2)
+
+
+def _takes_levels(network: nn.Module) -> bool:
+    """Tell whether a fourth channel is the trimap as 0, 0.5 and 1; networks of others need not say so."""
+    return bool(getattr(network, "trimap_levels", False))
 
 
 def _normalize(

@@ -1,11 +1,12 @@
-"""The four errors of an alpha matte as papers report them: SAD, MSE, Grad and Conn over the trimap's unknown region.
+"""The errors of an alpha matte as papers report them: SAD, MSE, Grad, Conn and MAD over the trimap's unknown region.
 
-Equal to the official MATLAB code of the Deep Image Matting evaluation on any 8-bit input, but for the rounding of
-floating-point sums. All take
+The first four equal the official MATLAB code of the Deep Image Matting evaluation on any 8-bit input, but for the
+rounding of floating-point sums; it has no MAD. All take
 
     pred, alpha: uint8 [H, W], 255 is opaque. Both are used as they are, also where the trimap says foreground or
         background: Grad and Conn look there, so set pred to 255 and 0 there first if published results did.
-    trimap: uint8 [H, W] as in image files: unknown is what equals 128, and no other value means anything.
+    trimap: uint8 [H, W] as in image files: unknown is what equals 128, and no other value means anything. One of 128
+        alone counts the whole image; see `dptmat.data.regions`.
 
 and raise
 
@@ -73,6 +74,31 @@ def mse(
     pred, alpha, unknown = _require(pred, alpha, trimap)
     errors = cv2.absdiff(pred, alpha)[unknown].astype(np.int64)
     return int((errors**2).sum()) / 255**2 / errors.size if errors.size else float("nan")
+
+
+def mad(
+    pred: np.ndarray,  # uint8 [H, W]
+    alpha: np.ndarray,  # uint8 [H, W]
+    trimap: np.ndarray,  # uint8 [H, W]
+) -> float:
+    """Return the mean absolute difference over the unknown region, alphas in 0..1; NaN if nothing is unknown.
+
+    It is 1000 SAD over the number of pixels. It is not scaled: tables print it plain, or times 1000.
+
+    Args:
+        pred: The alpha to judge.
+        alpha: The true alpha.
+        trimap: Of the image, as in files: what equals 128 counts.
+
+    Raises:
+        TypeError: One of them is no NumPy array of uint8.
+        ValueError: Shapes or sizes are wrong, or the trimap holds 0, 1 and 2: see the head of the module.
+
+    Source: the evaluation code of Li et al., Deep Automatic Natural Image Matting, IJCAI 2021 (AIM-500).
+    """
+    pred, alpha, unknown = _require(pred, alpha, trimap)
+    errors = cv2.absdiff(pred, alpha)[unknown]
+    return int(errors.sum(dtype=np.int64)) / 255 / errors.size if errors.size else float("nan")
 
 
 def grad(

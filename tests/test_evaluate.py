@@ -20,7 +20,7 @@ from dptmat.models.mgmatting import MGMatting
 from dptmat.tasks import evaluate
 from dptmat.tasks.score import Score, map_ahead
 
-METRICS = ("sad", "mse", "grad", "conn")
+METRICS = ("sad", "mse", "grad", "conn", "mad")
 SIZES = {"a": (40, 50), "b": (33, 64), "c": (48, 31)}
 
 
@@ -113,6 +113,7 @@ def test_a_network_is_scored_and_its_alphas_are_written(run, sample_set, tmp_pat
         "name": "b", "image": f"{sample_set}/image/b.png", "trimap": f"{sample_set}/trimap/b.png",
         "alpha": f"{sample_set}/alpha/b.png", "prediction": "alpha/b.png",
         "unknown_pixels": result.images[1].unknown_pixels, **scores_of(result.images[1]),
+        "region_pixels": result.images[1].unknown_pixels, "group": None,
     }  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "out/scores.csv").open(newline="")))
     assert [row["name"] for row in rows] == ["a", "b", "c", "mean"]
@@ -334,7 +335,7 @@ def test_wrong_arguments(run, sample_set):
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\r=1", "a\nb", 'a"b,c', "'quoted"])
 def test_names_stay_names_in_a_spreadsheet(tmp_path, name):
-    score = Score(name, None, None, None, None, 4, 1.0, 2.0, 3.0, 4.0)
+    score = Score(name, None, None, None, None, 4, 1.0, 2.0, 3.0, 4.0, 5.0, 4)
     evaluation = evaluate.Evaluation([score], dict.fromkeys(METRICS, 1.0), [], None, "files", None, "as predicted")
     evaluate.write_scores(tmp_path, evaluation)
     rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
@@ -342,7 +343,7 @@ def test_names_stay_names_in_a_spreadsheet(tmp_path, name):
     assert not rows[0]["name"].startswith(tuple("=+-@\t\r"))
     assert rows[0]["name"].removeprefix("'" if name[0] != "'" else "") == name
     assert json.loads((tmp_path / "scores.json").read_text())["images"][0]["name"] == name
-    assert len(evaluate.table(evaluation).splitlines()) == 3
+    assert len(evaluate.table(evaluation).splitlines()) == 4
 
 
 # ---- many images
@@ -364,14 +365,16 @@ def test_threads_keep_the_order_and_hold_few_items():
 
 
 def test_the_table_is_in_the_scaling_of_papers():
-    one = {"image": None, "trimap": None, "alpha": "a", "prediction": None, "unknown_pixels": 3}
-    scores = [Score(f"picture{i}", **one, sad=20.96, mse=0.0031, grad=6.97, conn=15.92) for i in range(21)]
-    mean = {"sad": 20.96, "mse": 0.0031, "grad": 6.97, "conn": 15.92}
-    for count, lines in ((20, 22), (21, 2)):
+    one = {"image": None, "trimap": None, "alpha": "a", "prediction": None, "unknown_pixels": 3, "region_pixels": 3}
+    scores = [Score(f"picture{i}", **one, sad=20.96, mse=0.0031, grad=6.97, conn=15.92, mad=0.0262) for i in range(21)]
+    mean = {"sad": 20.96, "mse": 0.0031, "grad": 6.97, "conn": 15.92, "mad": 0.0262}
+    for count, lines in ((20, 23), (21, 3)):
         table = evaluate.table(evaluate.Evaluation(scores[:count], mean, [], None, "files", None, "as predicted"))
         assert len(table.splitlines()) == lines
-        assert table.splitlines()[0].split() == ["SAD", "MSE", "x", "1e-3", "Grad", "Conn"]
-        assert table.splitlines()[-1].split() == ["mean", "of", str(count), "20.960", "3.100", "6.970", "15.920"]
+        assert table.splitlines()[0] == "errors in the unknown region of the trimap; known regions as predicted"
+        assert table.splitlines()[1].split() == ["SAD", "MSE", "x", "1e-3", "Grad", "Conn", "MAD", "x", "1e-3"]
+        row = ["mean", "of", str(count), "20.960", "3.100", "6.970", "15.920", "26.200"]
+        assert table.splitlines()[-1].split() == row
 
 
 # ---- the command
@@ -393,13 +396,14 @@ def test_a_network_and_its_written_alphas_are_judged_alike(sample_set, tmp_path,
     )
     assert status == 0
     assert "predictions are 0 and 255 where the trimap is, as in published results" in told
-    assert [line.split()[0] for line in printed.splitlines()[1:5]] == ["a", "b", "c", "mean"]
+    assert [line.split()[0] for line in printed.splitlines()[2:6]] == ["a", "b", "c", "mean"]
     status, again, told = dptmat(
         "evaluate", "--predictions", tmp_path / "one/alpha", "--data", sample_set, "--out", tmp_path / "two"
     )
     assert status == 0
     assert "predictions are scored as they are" in told
-    assert again.splitlines()[:5] == printed.splitlines()[:5]
+    assert again.splitlines()[1:6] == printed.splitlines()[1:6]
+    assert printed.startswith("errors in the unknown region of the trimap; known regions from trimap\n")
     one, two = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("one", "two"))
     assert one["mean"] == two["mean"]
     assert (one["checkpoint"], two["checkpoint"]) == (str(checkpoint), None)

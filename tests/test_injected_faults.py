@@ -54,6 +54,9 @@ COMMANDS = {
     "evaluate files": [
         "evaluate", "--predictions", "predictions", "--trimap", "trimap", "--alpha", "alpha", "--out", "out",
     ],
+    "evaluate by groups": ["evaluate", "--predictions", "predictions", "--alpha", "alpha", "--region", "whole",
+        "--groups", "groups.csv", "--out", "out",
+    ],
     "evaluate a set": ["evaluate", "--checkpoint", "net.pt", "--data", "set", "--out", "out"],
     "compose": [
         "compose", "--fg", "fg", "--alpha", "matte", "--bg", "photos", "--each", "2", "--fg-names", "fg.txt",
@@ -70,7 +73,7 @@ COMMANDS = {
 INPUTS = (
     "--data", "--fg", "--alpha", "--bg", "--val-image", "--val-trimap", "--val-alpha", "--image", "--trimap",
     "--predictions", "--checkpoint", "--init", "--quarantine", "--config", "--fg-names", "--bg-names", "--run",
-    "--images", "--mask", "convert", "push",
+    "--images", "--mask", "convert", "push", "--groups",
 )  # fmt: skip
 OUTPUTS = ("--out", "net.pt")  # the latter of `convert`
 
@@ -124,7 +127,7 @@ def template(tmp_path_factory):
         "photos.txt": [f"photos/{i}.jpg" for i in range(6)], "images.txt": ["image/0.png", "image/1.png"],
         "masks.txt": ["alpha/0.png", "alpha/1.png"],
         "fg.txt": ["1.png", "0.png"], "bg.txt": [f"{i}.jpg" for i in range(6)], "bad.txt": [],
-        "config.toml": ["seed = 3"],
+        "config.toml": ["seed = 3"], "groups.csv": ["name,group", "0,SO", "1,NS"],
     }.items():  # fmt: skip
         (here / name).write_text("".join(f"{line}\n" for line in lines))
     torch.manual_seed(0)

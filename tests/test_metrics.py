@@ -10,7 +10,7 @@ from reference import metrics as plain
 from dptmat import metrics
 from dptmat.data.image_io import LEVELS
 
-NAMES = ("sad", "mse", "grad", "conn")
+NAMES = ("sad", "mse", "grad", "conn", "mad")
 STEPS = (26, 51, 77, 102, 128, 153, 179, 204, 230, 255)  # the least 8-bit value of each level of Conn
 
 
@@ -73,6 +73,8 @@ def test_hand_computed():
     assert metrics.sad(pred, alpha, picture([128] * 3)) == pytest.approx((102 + 51) / 255 / 1000, rel=1e-15)
     assert metrics.mse(pred, alpha, picture([128] * 3)) == pytest.approx((0.4**2 + 0.2**2) / 3, rel=1e-15)
     assert metrics.mse(pred, alpha, picture([128, 128, 0])) == pytest.approx(0.4**2 / 2, rel=1e-15)
+    assert metrics.mad(pred, alpha, picture([128] * 3)) == pytest.approx((0.4 + 0.2) / 3, rel=1e-15)
+    assert metrics.mad(pred, alpha, picture([0, 128, 128])) == pytest.approx((0.4 + 0.2) / 2, rel=1e-15)
     # Levels: 1; 0.1, as 26 reaches 0.1 but not 0.2; 0. Above them: 0, 0; 0.402 and 0.002, which is cut; 0 and 0.2.
     expected = (128 / 255 - 0.1 + 51 / 255) / 1000
     assert metrics.conn(pred, alpha, picture([128] * 3)) == pytest.approx(expected, rel=1e-14)

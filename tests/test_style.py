@@ -15,7 +15,7 @@ LAYERS = (
     {"dptmat", "__main__", "cli"},
     {"tasks", "report"},
     {"training", "contact_sheets"},
-    {"weights", "losses", "inference"},
+    {"weights", "losses", "inference", "orientations"},
     {"data", "config", "models", "pipelines", "tiles", "fusion", "metrics", "morphology", "demo"},
     {"kernels"},
     {"errors", "defaults", "files", "file_kinds", "device"},

@@ -9,7 +9,7 @@ import click
 from dptmat.cli.console import escape, show_log
 from dptmat.cli.group import dptmat, with_options
 from dptmat.cli.options import amp_option, device_option, out_folder_option, require_place_for_a_file
-from dptmat.defaults import TRIMAP_SOURCES
+from dptmat.defaults import REGIONS, TRIMAP_SOURCES
 from dptmat.errors import UserError
 
 
@@ -27,6 +27,13 @@ from dptmat.errors import UserError
     help="Trimaps; or all-unknown, to show the network none and score whole images; or from-alpha, to make them.",
 )  # fmt: skip
 @click.option("--alpha", metavar="DIR", help="True alphas.")
+@click.option(
+    "--region", type=click.Choice(list(REGIONS)), default="unknown", show_default=True,
+    help="Whose pixels count: the trimap's unknown ones; the whole image; or the transition region, which is unknown "
+    "in the trimaps of the set, or else made from the true alphas.",
+)  # fmt: skip
+@click.option("--groups", metavar="FILE.csv", help="Columns name and group: also print the mean of each group.")
+@click.option("--tta", is_flag=True, help="Average the predictions of eight orientations: eight times the time.")
 @click.option("--out", metavar="DIR", help="Folder for scores.csv, scores.json and the predictions.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of --trimap from-alpha.")
 @device_option
@@ -37,9 +44,10 @@ from dptmat.errors import UserError
 )  # fmt: skip
 def evaluate_command(
     checkpoint: str | None, predictions: str | None, data: str | None, image: str | None, trimap: str | None,
-    alpha: str | None, out: str | None, seed: int, device: str, amp: str, tile: int,
+    alpha: str | None, region: str, groups: str | None, tta: bool, out: str | None, seed: int, device: str, amp: str,
+    tile: int,
 ) -> None:  # fmt: skip
-    """Score a network on a test set by SAD, MSE, Grad and Conn; or alphas that are there as files.
+    """Score a network on a test set by SAD, MSE, Grad, Conn and MAD; or alphas that are there as files.
 
     Images, trimaps and alphas of one name belong together. The exit status is 1 if one could not be read: it is named,
     left out, and the rest is scored.
@@ -48,6 +56,7 @@ def evaluate_command(
     Examples: dptmat evaluate --checkpoint step-000250000.pt --data Composition-1k --out scores
               dptmat evaluate --checkpoint matteformer.pt --image image --trimap from-alpha --alpha alpha
               dptmat evaluate --predictions theirs --trimap trimaps --alpha alpha
+              dptmat evaluate --checkpoint matteformer.pt --data AIM-500 --region whole --groups types.csv
     """
     from dptmat.data.eval_sets import list_cases
     from dptmat.device import choose_device
@@ -57,17 +66,21 @@ def evaluate_command(
     show_log(err=True)
     if (checkpoint is None) == (predictions is None):
         raise UserError("give one of `checkpoint`, a network, and `predictions`, a folder of alphas")
-    cases = list_cases(data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions, leave_out=out)
+    if tta and predictions is not None:
+        raise UserError("`tta` turns what a network sees, but `predictions` are scored as they are; leave it out")
+    cases = list_cases(
+        data=data, image=image, trimap=trimap, alpha=alpha, predictions=predictions, region=region, leave_out=out
+    )
     network = load_network(checkpoint, choose_device(device))[0] if checkpoint else None
     with click.progressbar(length=len(cases), file=sys.stderr) as bar:
         options: dict[str, Any] = {
-            "out": out, "trimap": trimap if trimap in TRIMAP_SOURCES else "files", "seed": seed,
-            "progress": lambda: bar.update(1),
+            "out": out, "trimap": trimap if trimap in TRIMAP_SOURCES else "files", "seed": seed, "region": region,
+            "groups": groups, "progress": lambda: bar.update(1),
         }  # fmt: skip
         if network is None:
             evaluation = evaluate_files(cases, **options)
         else:
-            evaluation = evaluate(cases, network, tile=tile, amp=amp, checkpoint=checkpoint, **options)
+            evaluation = evaluate(cases, network, tile=tile, amp=amp, tta=tta, checkpoint=checkpoint, **options)
     if evaluation.known_regions == "from trimap":
         click.echo("predictions are 0 and 255 where the trimap is, as in published results", err=True)
     else:

@@ -28,6 +28,7 @@ def list_cases(
     trimap: str | Path | None = None,
     alpha: str | Path | None = None,
     predictions: str | Path | None = None,
+    region: str = "unknown",
     leave_out: str | Path | None = None,
 ) -> list[Case]:
     """List the cases of a test set for `evaluate`.
@@ -38,6 +39,7 @@ def list_cases(
             image.
         trimap: The same, or one of TRIMAP_SOURCES for none.
         predictions: The same, if alphas are scored as files.
+        region: Whose pixels count; where it is not "unknown", predictions need no trimaps.
         leave_out: As for `list_images`.
 
     Raises:
@@ -46,12 +48,16 @@ def list_cases(
     """
     folders = {"image": image, "alpha": alpha, "trimap": trimap}
     needed = ["image", "alpha", "trimap"] if predictions is None else ["alpha", "trimap"]
+    if predictions is not None and region != "unknown":
+        needed.remove("trimap")
     if data is not None:
         found = _find_folders(Path(data), [kind for kind in needed if folders[kind] is None])
         folders = {kind: where or found.get(kind) for kind, where in folders.items()}
     for kind in needed:
         if folders[kind] is None:
             ways = f"a folder, or {' or '.join(TRIMAP_SOURCES)} if there are none" if kind == "trimap" else "a folder"
+            if kind == "trimap" and predictions is not None:
+                ways += "; or score the whole image by `region` whole"
             raise UserError(f"`{kind}` is missing{f' in `data` {data}' if data else ''}; give {ways}")
     if folders["trimap"] in TRIMAP_SOURCES:
         folders["trimap"] = None

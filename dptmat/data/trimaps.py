@@ -7,6 +7,9 @@ import numpy as np
 
 from dptmat.kernels.philox import Stream, words
 
+# Pixels: the ellipse of `transition`, in both ranges that released codes of training draw from: 25 to 35 (AM-2k) and 15
+# to 30 (P3M-10k).
+TRANSITION = 25
 WIDEST = 20  # pixels: the largest ellipse of `from_alpha`, as published for Distinctions-646
 
 
@@ -29,6 +32,29 @@ def from_alpha(alpha: np.ndarray, name: str, seed: int = 0) -> np.ndarray:
     """
     ident = np.frombuffer(blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest(), np.uint64)
     width = 1 + int(words(seed, Stream.DILATION, ident, 1)[0, 0, 0]) % WIDEST
+    return _shrink(alpha, width)
+
+
+def transition(alpha: np.ndarray) -> np.ndarray:
+    """Make the trimap whose unknown region is the transition region of an alpha, by one ellipse of TRANSITION pixels.
+
+    Unknown is what is neither opaque nor empty, and what the ellipse reaches from there: 12 pixels to each side. The
+    border of the image is no edge.
+
+    Args:
+        alpha: uint8 [H, W].
+
+    Returns:
+        uint8 [H, W]: 0 background, 1 unknown, 2 foreground.
+
+    Source: Li et al., Bridging Composite and Real: Towards End-to-end Deep Image Matting, IJCV 2022 (AM-2k), and Li et
+    al., Privacy-Preserving Portrait Matting, ACM MM 2021 (P3M-10k), whose trimaps of training are made in this way.
+    """
+    return _shrink(alpha, TRANSITION)
+
+
+def _shrink(alpha: np.ndarray, width: int) -> np.ndarray:
+    """Leave as known what an ellipse of this width fits into, of the opaque and of the empty part: a trimap."""
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     foreground, background = (cv2.erode((alpha == value).astype(np.uint8), ellipse) for value in (255, 0))
     return 1 + foreground - background

@@ -41,13 +41,16 @@ class Figure:
     outside: str = ""  # the path that it is missing for, in a folder of which nothing may be shown
 
 
-def read_figures(entry: dict[str, Any], folder: Path, allowed: Sequence[str | Path]) -> dict[str, Figure]:
+def read_figures(
+    entry: dict[str, Any], folder: Path, allowed: Sequence[str | Path], *, whole: bool = False
+) -> dict[str, Figure]:
     """Read what the page shows of a test image: image, trimap, alpha, prediction and the map of its error.
 
     Args:
         entry: Of ``scores.json``: paths, or None, by these names.
         folder: Where the file lies, which relative paths are relative to.
         allowed: Folders; images that are in none of them are missing.
+        whole: Whether the errors of the whole image are shown, not those of the unknown region alone.
 
     Returns:
         By these names, and "error"; what is None in the entry is left out.
@@ -72,7 +75,8 @@ def read_figures(entry: dict[str, Any], folder: Path, allowed: Sequence[str | Pa
             if entry["trimap"] is not None and "trimap" not in arrays:
                 raise UserError("it needs the trimap")
             require_same_size(entry["name"], **arrays)
-            found["error"] = _error_map(arrays["alpha"], arrays["prediction"], arrays.get("trimap"))
+            trimap = None if whole else arrays.get("trimap")
+            found["error"] = _error_map(arrays["alpha"], arrays["prediction"], trimap)
         except UserError as error:
             found["error"] = Figure("error map", missing=str(error))
     return found

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from dptmat.config import settings as config
-from dptmat.defaults import METRICS
+from dptmat.defaults import ERRORS, name_region
 from dptmat.errors import UserError
 from dptmat.files import write_output
 from dptmat.report import curves, figures
@@ -28,7 +28,8 @@ _FACTS = {
     "model": "Network", "init": "Starts from", "data": "Photographs", "fg": "Foregrounds", "alpha": "Alphas",
     "bg": "Backgrounds", "losses": "Losses", "batch_size": "Batch size", "lr": "Peak learning rate", "seed": "Seed",
 }  # fmt: skip
-_METRICS = dict(zip(METRICS, ("SAD", "MSE × 10⁻³", "Grad", "Conn"), strict=True))  # as the page writes them
+# As the page writes them.
+_METRICS = dict(zip(ERRORS, ("SAD", "MSE × 10⁻³", "Grad", "Conn", "MAD × 10⁻³"), strict=True))
 
 _logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def report(run: str | Path, out: str | Path, images: Sequence[str | Path] = ()) 
         latest=_latest(log),
         charts=_charts(log),
         evaluation=evaluation,
+        validated_in=name_region("unknown", str(settings.get("val_trimap", ""))),
         evaluation_command=None if evaluation else _evaluation_command(run),
         sheets=sheets,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from dptmat.defaults import METRICS
+from dptmat.defaults import ERRORS, METRICS, REGIONS, name_region
 from dptmat.errors import UserError, first_line
 from dptmat.report import figures
 from dptmat.report.inside import require_inside
@@ -19,6 +19,10 @@ _KNOWN_REGIONS = {
     "from trimap": "0 and 1 where the trimap is known, and of the network elsewhere",
     "as predicted": "of the network everywhere",
 }
+_FACTS = {
+    "checkpoint": "checkpoint", "trimap": "trimap", "seed": "seed", "known_regions": "known regions",
+    "region_from": "region from", "tta": "mean over eight orientations",
+}  # fmt: skip
 _MOST = 1e38  # that a score can be: more is no number of float32
 
 
@@ -38,20 +42,28 @@ def read_scores(run: Path, images: Sequence[str | Path]) -> dict[str, Any] | Non
         return None
     require_inside(path, run, _LARGEST)
     try:
-        scores = json.loads(path.read_bytes())
+        scores = {"region": "unknown"} | json.loads(path.read_bytes())  # former versions knew no other one
+        if scores["region"] not in REGIONS:
+            raise ValueError(f"it knows no region {_text(scores['region'])[:80]!r}")
         rows = [_row(entry) | {"number": at + 1} for at, entry in enumerate(scores["images"])]
         shown = choose([row["sad"] for row in rows])
         for at in shown:
-            rows[at]["figures"] = figures.read_figures(scores["images"][at], folder, [run, *images])
+            rows[at]["figures"] = figures.read_figures(
+                scores["images"][at], folder, [run, *images], whole=scores["region"] == "whole"
+            )
             rows[at]["comparable"] = figures.comparable(rows[at]["figures"])
         return {
             "rows": rows,
             "mean": _errors(scores["mean"]),
+            "region": name_region(scores["region"], scores.get("trimap", "files")),
+            "region_key": scores["region"],
+            "errors": [error for error in ERRORS if error in scores["mean"]],
+            "groups": _groups(scores),
             "left_out": [(_text(entry["name"]), _text(entry["reason"])) for entry in scores["left_out"]],
             "facts": {
-                key.replace("_", " "): _text(str(scores[key]) if isinstance(scores[key], int) else scores[key])
-                for key in ("checkpoint", "trimap", "seed", "known_regions")
-                if scores.get(key) is not None
+                label: _text(str(scores[key]) if isinstance(scores[key], int) else scores[key])
+                for key, label in _FACTS.items()
+                if scores.get(key) is not None and scores[key] is not False
             },
             "shown": [rows[at] for at in shown],
         }
@@ -80,8 +92,8 @@ def read_means(run: Path) -> dict[str, Any] | None:
         made = f"made from the true alphas, seed {int(seed)}" if source == "from-alpha" else _TRIMAPS[source]
         return {
             "mean": _errors(scores["mean"]),
-            "images": sum(bool(entry["unknown_pixels"]) for entry in scores["images"]),
-            "region": "whole image" if source == "all-unknown" else "unknown region of the trimap",
+            "images": sum(bool(entry.get("region_pixels", entry["unknown_pixels"])) for entry in scores["images"]),
+            "region": name_region(scores.get("region", "unknown"), source),
             "trimap": made,
             "known_regions": _KNOWN_REGIONS[scores["known_regions"]],
             "checkpoint": PurePath(_text(scores["checkpoint"] or "").replace("\\", "/")).name,
@@ -91,25 +103,37 @@ def read_means(run: Path) -> dict[str, Any] | None:
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:
-    pixels = entry["unknown_pixels"]
+    pixels = entry.get("region_pixels", entry["unknown_pixels"])
     if pixels is not None and (type(pixels) is not int or not 0 <= pixels < 1 << 53):
         raise TypeError("a number of pixels is none")
     for kind in figures.KINDS:
         if entry[kind] is not None and "\0" in _text(entry[kind]):
             raise ValueError("a path holds a zero byte")
-    return {"name": _text(entry["name"]), "unknown_pixels": pixels, "figures": {}, **_errors(entry)}
+    return {"name": _text(entry["name"]), "pixels": pixels, "figures": {}, **_errors(entry)}
+
+
+def _groups(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take the means of the groups of images, and the mean of these."""
+    rows = []
+    for group, means in scores.get("groups", {}).items():
+        if type(means["images"]) is not int:
+            raise TypeError("a number of images is none")
+        rows.append({"name": _text(group), "images": means["images"], **_errors(means)})
+    if rows and scores.get("mean_of_groups"):
+        rows.append({"name": "Mean of these means", "images": None, **_errors(scores["mean_of_groups"])})
+    return rows
 
 
 def _errors(entry: dict[str, Any]) -> dict[str, float | None]:
     errors: dict[str, float | None] = {}
-    for name in METRICS:
-        value = entry[name]
+    for name in ERRORS:
+        value = entry[name] if name in METRICS else entry.get(name)  # former versions had no others
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise TypeError(f"{name} is no number")
         if value is None or not math.isfinite(value) or abs(value) >= _MOST:
             errors[name] = None
         else:
-            errors[name] = float(value) * (1000 if name == "mse" else 1)
+            errors[name] = float(value) * (1000 if name in ("mse", "mad") else 1)
     return errors
 
 

@@ -97,7 +97,7 @@ class Finetuning:
         self._has_validated = False
         self._settings, self._process = settings, process
         self._best = Path(settings.out) / "checkpoints" / BEST
-        self._best_sad = _sad_of(self._best) if settings.resume else float("inf")
+        self._best_sad = _sad_of(self._best, self._trimaps) if settings.resume else float("inf")
         self.sampler = make_sampler(settings, process, backgrounds)
         # MG Matting normalises its pooled features over the batch alone.
         smallest = 2 if settings.model == "mgmatting" else 1
@@ -235,6 +235,17 @@ def _validation_cases(settings: FinetuneConfig) -> tuple[list[Case], str]:
     return cases, settings.val_trimap if made else "files"
 
 
-def _sad_of(path: Path) -> float:
-    """Read the SAD of the best network so far, infinite where there is none."""
-    return read(path)["scores"]["sad"] if path.exists() else float("inf")
+def _sad_of(path: Path, trimaps: str) -> float:
+    """Read the SAD of the best network so far, infinite where there is none or its trimaps were of another source."""
+    if not path.exists():
+        return float("inf")
+    best = read(path)
+    given = best["config"].get("val_trimap", "")
+    former = given if given in TRIMAP_SOURCES else "files"
+    if former != trimaps:
+        _logger.warning(
+            "%s was judged in another region (trimaps: %s, now %s): its SAD is not compared, and the best network is "
+            "chosen anew", path, former, trimaps,
+        )  # fmt: skip
+        return float("inf")
+    return best["scores"]["sad"]

@@ -12,16 +12,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dptmat import metrics
 from dptmat.data.cases import Case
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_trimap, require_same_size, write_png
+from dptmat.data.regions import mark_region, require_region
 from dptmat.data.trimaps import from_alpha
-from dptmat.defaults import TRIMAP_SOURCES
+from dptmat.defaults import ERRORS, TRIMAP_SOURCES
 from dptmat.device import choose_dtype, count_cores
 from dptmat.errors import UserError
 from dptmat.inference import original_of, predict_within_memory
+from dptmat.orientations import predict_oriented
 from dptmat.tiles import require_tile
 
 _logger = logging.getLogger(__name__)
@@ -39,18 +41,21 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Score:
-    """The errors of one image; `dptmat.metrics` tells their units. Without unknown pixels ``mse`` is NaN."""
+    """The errors of one image in a region; `dptmat.metrics` tells their units. Of no pixel ``mse``, ``mad`` are NaN."""
 
     name: str
     image: str | None  # absolute paths of what was read; of what was written, relative to the folder of scores.json
     trimap: str | None
     alpha: str | None
     prediction: str | None
-    unknown_pixels: int
+    unknown_pixels: int | None  # of the trimap, if there is one
     sad: float
     mse: float
     grad: float
     conn: float
+    mad: float
+    region_pixels: int  # that these errors count
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,54 +83,66 @@ def score_network(
     seed: int = 0,
     tile: int = 0,
     amp: str = "off",
+    region: str = "unknown",
+    tta: bool = False,
 ) -> Iterator[Score | LeftOut]:
     """Score what a network predicts for images.
 
     Args:
-        cases, network, out, trimap, seed, tile, amp: As for `dptmat.tasks.evaluate.evaluate`.
+        cases, network, out, trimap, seed, tile, amp, region, tta: As for `dptmat.tasks.evaluate.evaluate`.
 
     Returns:
         An iterator that predicts as it goes, in the order of ``cases``.
 
     Raises:
-        ValueError: A case lacks a path, or ``trimap`` is none of its choices.
+        ValueError: A case lacks a path, or ``trimap`` or ``region`` is none of its choices.
         UserError: What would be written lies among what is read, ``tile`` is out of its range, or the network's device
             does not compute in the precision of ``amp``.
         OSError: The results cannot be written.
     """
     cases, made = list(cases), {"prediction": "alpha", **_made_trimaps(trimap)}
     wanted = [kind for kind in READERS if kind not in made]
+    require_region(region)
     _require_cases(cases, wanted)
     require_tile(tile)
     dtype = choose_dtype(amp, next(network.parameters()).device)
     options = {"tile": tile, "autocast": None if dtype == torch.float32 else dtype}
     folder = _make_folders(out, made, cases)
     read = partial(_read, wanted=wanted, trimap=trimap, seed=seed)
-    return _run(cases, read, partial(_predict, network, options), partial(_finish, made=made, out=folder))
+    finish = partial(_finish, made=made, out=folder, region=region)
+    return _run(cases, read, partial(_predict, network, options, tta), finish)
 
 
 def score_files(
-    cases: Iterable[Case], *, out: str | Path | None = None, trimap: str = "files", seed: int = 0
+    cases: Iterable[Case],
+    *,
+    out: str | Path | None = None,
+    trimap: str = "files",
+    seed: int = 0,
+    region: str = "unknown",
 ) -> Iterator[Score | LeftOut]:
     """Score alphas that are there as files.
 
     Args:
-        cases, out, trimap, seed: As for `dptmat.tasks.evaluate.evaluate_files`.
+        cases, out, trimap, seed, region: As for `dptmat.tasks.evaluate.evaluate_files`.
 
     Returns:
         An iterator that reads as it goes, in the order of ``cases``.
 
     Raises:
-        ValueError: A case lacks a path, or ``trimap`` is none of its choices.
+        ValueError: A case lacks a path, or ``trimap`` or ``region`` is none of its choices.
         UserError: What would be written lies among what is read.
         OSError: The results cannot be written.
     """
     cases, made = list(cases), _made_trimaps(trimap)
-    wanted = [kind for kind in READERS if kind not in made and kind != "image"]
+    require_region(region)
+    needless = region != "unknown" and not any(case.trimap for case in cases)
+    without = {"image", *made, *(["trimap"] if needless else [])}
+    wanted = [kind for kind in READERS if kind not in without]
     _require_cases(cases, wanted)
     folder = _make_folders(out, made, cases)
     read = partial(_read, wanted=wanted, trimap=trimap, seed=seed)
-    return _run(cases, read, lambda sample: sample, partial(_finish, made=made, out=folder))
+    return _run(cases, read, lambda sample: sample, partial(_finish, made=made, out=folder, region=region))
 
 
 def takes_trimap(network: nn.Module) -> bool:
@@ -217,10 +234,12 @@ def _read(case: Case, wanted: list[str], trimap: str, seed: int) -> _Sample | Le
     return _Sample(case, layers)
 
 
-def _predict(network: nn.Module, options: dict[str, Any], sample: _Sample) -> _Sample | LeftOut:
+def _predict(network: nn.Module, options: dict[str, Any], tta: bool, sample: _Sample) -> _Sample | LeftOut:
     name, layers = sample.case.name, sample.layers
+    predict: Callable[[np.ndarray, np.ndarray], Tensor] = partial(predict_within_memory, network, name=name, **options)
     try:
-        alpha = predict_within_memory(network, layers["image"], layers["trimap"], name=name, **options)
+        image, trimap = layers["image"], layers["trimap"]
+        alpha = predict_oriented(predict, image, trimap) if tta else predict(image, trimap)
         if not alpha.isfinite().all():
             raise UserError(NOT_FINITE[options["autocast"] is None])
     except UserError as error:
@@ -229,25 +248,22 @@ def _predict(network: nn.Module, options: dict[str, Any], sample: _Sample) -> _S
     return _Sample(sample.case, {**layers, "prediction": prediction})
 
 
-def _finish(sample: _Sample, made: dict[str, str], out: Path | None) -> Score:
+def _finish(sample: _Sample, made: dict[str, str], out: Path | None, region: str) -> Score:
     """Write what was made for an image, and score it."""
-    layers = {**sample.layers, "trimap": LEVELS[sample.layers["trimap"]]}
+    layers = dict(sample.layers)
+    counted = mark_region(region, layers["alpha"], layers.get("trimap"), made="trimap" in made)
+    if "trimap" in layers:
+        layers["trimap"] = LEVELS[layers["trimap"]]
     paths: dict[str, str | None] = {kind: os.path.abspath(path) for kind, path in sample.case.paths.items()}
     for kind, folder in made.items():
         paths[kind] = None if out is None else f"{folder}/{sample.case.name}.png"
         if out is not None:
             write_png(out / folder / f"{sample.case.name}.png", layers[kind])
-    return _score(sample.case.name, layers, paths)
-
-
-def _score(name: str, layers: dict[str, np.ndarray], paths: dict[str, str | None]) -> Score:
-    prediction, alpha, trimap = (layers[kind] for kind in ("prediction", "alpha", "trimap"))
+    files: dict[str, Any] = {kind: paths.get(kind) for kind in READERS}
     return Score(
-        name,
-        **{kind: paths.get(kind) for kind in READERS},
-        unknown_pixels=int(np.count_nonzero(trimap == 128)),
-        sad=metrics.sad(prediction, alpha, trimap),
-        mse=metrics.mse(prediction, alpha, trimap),
-        grad=metrics.grad(prediction, alpha, trimap),
-        conn=metrics.conn(prediction, alpha, trimap),
+        sample.case.name,
+        **files,
+        unknown_pixels=int(np.count_nonzero(layers["trimap"] == 128)) if "trimap" in layers else None,
+        **{error: getattr(metrics, error)(layers["prediction"], layers["alpha"], counted) for error in ERRORS},
+        region_pixels=int(np.count_nonzero(counted == 128)),
     )

@@ -1,4 +1,4 @@
-"""SAD, MSE, Grad and Conn in plain loops over pixels, as their definition reads; for small pictures."""
+"""SAD, MSE, MAD, Grad and Conn, and regions, in plain loops over pixels, as they are defined; for small pictures."""
 
 from math import ceil, exp, log, nan, pi, sqrt
 
@@ -21,6 +21,37 @@ def mse(pred, alpha, trimap):
     unknown = unknown_pixels(trimap)
     errors = [((int(pred[at]) - int(alpha[at])) / 255) ** 2 for at in unknown]
     return sum(errors) / len(unknown) if unknown else nan
+
+
+def mad(pred, alpha, trimap):
+    unknown = unknown_pixels(trimap)
+    return sum(abs(int(pred[at]) - int(alpha[at])) / 255 for at in unknown) / len(unknown) if unknown else nan
+
+
+def whole(alpha):
+    """Every pixel counts."""
+    return np.array([[128 for _ in row] for row in alpha], np.uint8)
+
+
+def in_ellipse(y, x):
+    """Tell whether an offset lies in the ellipse of 25 pixels, as OpenCV draws it: 12 to each side."""
+    return abs(y) <= 12 and abs(x) <= round(12 * sqrt((144 - y * y) / 144))
+
+
+def transition(alpha):
+    """A pixel counts if the ellipse about it holds one that is not empty and one that is not opaque."""
+    counted = np.zeros(alpha.shape, np.uint8)
+    for y, x in np.ndindex(alpha.shape):
+        near = [
+            alpha[v, u]
+            for v in range(max(y - 12, 0), min(y + 13, alpha.shape[0]))
+            for u in range(max(x - 12, 0), min(x + 13, alpha.shape[1]))
+            if in_ellipse(v - y, u - x)
+        ]
+        is_background = all(value == 0 for value in near)
+        is_foreground = all(value == 255 for value in near)
+        counted[y, x] = 0 if is_background else 255 if is_foreground else 128
+    return counted
 
 
 def kernel():
