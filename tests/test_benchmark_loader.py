@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = "pipeline", "official-code recipe", "DataLoader direct", "DataLoader released"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tiny_run_on_the_cpu(photographs, tmp_path):
     out, plot = tmp_path / "new" / "rows.json", tmp_path / "new" / "bars.png"
     options = {"data": photographs, "device": "cpu", "batch-size": 16, "size": 96, "threads": 2, "rounds": 1}

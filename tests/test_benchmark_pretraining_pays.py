@@ -76,7 +76,7 @@ def test_tiny_run_on_the_cpu(pays, mattes, photographs, tmp_path, said):
     assert json.loads((out / "scores.json").read_text())["rows"] == rows
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ways_of_pre_training_differ_in_what_their_names_say(pays, mattes, photographs, tmp_path, said):
     """The default, the released code's recipe, and three of its settings alone; a pre-training for each seed."""
     out = tmp_path / "out"

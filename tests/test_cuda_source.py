@@ -157,7 +157,7 @@ def test_host_conversion_of_every_16_bit_number(on_host, dtype):
     assert torch.equal(composite_module._composite_cuda(fg, 0 * fg, third), composite(fg, 0 * fg, third))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(bool(cuda_host.SANITIZE), reason="runs inside itself")
 def test_host_runs_are_clean_under_address_and_undefined_sanitizers(compiler):
     # Without libstdc++ beside it, libasan does not find the functions of exceptions that other libraries throw.

@@ -100,6 +100,7 @@ def test_onnxruntime_gives_the_same_alphas_at_other_sizes(tmp_path, dptmat):
 
 @pytest.mark.slow
 @torch.no_grad()
+@pytest.mark.exhaustive
 def test_onnxruntime_gives_the_alpha_of_vitmatte_at_other_sizes(tmp_path):
     torch.manual_seed(0)
     network = stirred(create_model("vitmatte_small"))

@@ -331,7 +331,7 @@ def test_state_dict_and_deepcopy_give_the_same_network(network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_compiles_without_a_graph_break(network, training):
     network = copy.deepcopy(network).train(training)
     for stage in network.encoder.layers:

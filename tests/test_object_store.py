@@ -300,7 +300,7 @@ def test_a_read_that_waits_can_be_interrupted(server, store):
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             wait()
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 15  # of 30 that it would wait
 
 
 def test_the_region_of_a_bucket_is_found(server, monkeypatch):

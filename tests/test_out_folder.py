@@ -152,7 +152,9 @@ def test_a_folder_under_another_name_that_leads_to_it_is_not_lost(tmp_path, monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("happen", "loss", "refuge"), [WAYS[0], WAYS[3], WAYS[4], WAYS[6]])
+@pytest.mark.parametrize(("happen", "loss", "refuge"), [
+    WAYS[0], *(pytest.param(*way, marks=pytest.mark.exhaustive) for way in (WAYS[3], WAYS[4], WAYS[6])),
+])  # fmt: skip
 def test_a_run_that_loses_its_folder_saves_its_state_and_ends(
     photographs, tmp_path, monkeypatch, said, happen, loss, refuge
 ):

@@ -185,7 +185,7 @@ def test_the_command_packs_by_two_processes(loose, packed, tmp_path, dptmat):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("0*")}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_command_packs_by_five_processes_and_in_shares(loose, packed, tmp_path):
     assert run("--data", loose, "--out", tmp_path / "five", *SAME, "--workers", 5).returncode == 0
     assert digests(tmp_path / "five") == digests(packed)
@@ -549,7 +549,7 @@ def test_a_share_is_said_or_taken_from_the_scheduler(monkeypatch):
     assert _share("0/2") == (0, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ray_packs_the_same(loose, packed, tmp_path):
     pytest.importorskip("ray")
     ended = run("--data", loose, "--out", tmp_path / "out", *SAME, "--engine", "ray", timeout=300)

@@ -182,7 +182,7 @@ def test_two_processes_average_the_gradients_that_one_accumulates(photographs, t
     assert (one - two).norm() < 1e-5 * one.norm()  # float32 sums in another order
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_report_the_mean_and_go_on(photographs, tmp_path, torchrun):
     options = {"steps": 2, "batch_size": 8, "micro_batch": 4, "lr": 0, "save_every": 1}
     run(photographs, tmp_path / "one", **options)

@@ -225,7 +225,9 @@ def test_weights_of_eight_bits_are_taken(tmp_path):
     assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in loaded.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["bomb", "giant", "expanded"])
+@pytest.mark.parametrize("kind", [
+    "giant", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("bomb", "expanded")),
+])  # fmt: skip
 def test_a_small_file_takes_little_memory(tmp_path, kind):
     """In a process of its own, whose largest memory is compared with what importing takes."""
     path = tmp_path / "w.pt"

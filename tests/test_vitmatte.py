@@ -18,7 +18,7 @@ from dptmat.weights.vitmatte import fit_input, published_input
     ("name", "sizes"),
     [
         ("vitmatte_small", [(224, 224), (256, 480)]),
-        pytest.param("vitmatte_small", [(512, 512), (32, 64), (448, 32)], marks=pytest.mark.slow),
+        pytest.param("vitmatte_small", [(512, 512), (32, 64), (448, 32)], marks=pytest.mark.exhaustive),
         pytest.param("vitmatte_base", [(96, 160)], marks=pytest.mark.slow),
     ],
 )
@@ -193,7 +193,7 @@ def test_every_parameter_learns_and_the_loss_falls():
     assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_compiles_without_a_graph_break():
     torch.manual_seed(0)
     network = create_model("vitmatte_small", grad_checkpointing=True)
