@@ -1,5 +1,5 @@
 # make demo    pre-train on photographs, pictures at the end
-# make check   format, types and the quick half of the tests, in a minute and a half
+# make check   format, types and the quick half of the tests, in a few minutes
 # make test    format, types and the whole test suite
 # make thorough  the same and all that the suite tries a part of, an hour
 # make gpu     all that only a GPU can show, an hour, with a page of results at the end

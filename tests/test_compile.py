@@ -64,7 +64,7 @@ def train(trainer, steps):
     return torch.stack([totals["loss"] for totals, _ in losses])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_compiled_equals_eager_and_resumes_exactly(tmp_path):
     eager, compiled = make_trainer(False), make_trainer(True)
     start = time.perf_counter()

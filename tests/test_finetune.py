@@ -83,7 +83,7 @@ def test_it_learns_and_keeps_the_best_network(files, tmp_path, said):
     assert "mean of 2" in said()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_judge_one_network(files, tmp_path, torchrun):
     """Each takes one of the images, and the running statistics of the first process count."""
     options = {**files, **SMALL, "out": str(tmp_path / "run"), "batch_size": 4, "steps": 6, "save_every": 6}

@@ -212,7 +212,7 @@ def test_clips_go_through_every_command(tmp_path, dptmat, monkeypatch):
     for judged in (["--checkpoint", "x.pt"], ["--predictions", tmp_path / "alphas"]):
         status, printed, error = dptmat("evaluate", *judged, *scored)
         assert status == 0, error
-        assert [line.split()[0] for line in printed.splitlines()[1:4]] == names
+        assert [line.split()[0] for line in printed.splitlines()[2:5]] == names
     assert list(list_images("image", tmp_path / "scores/alpha")) == names
     # What lies in a subfolder is not written over either.
     status, _, error = dptmat("predict", "--checkpoint", "x.pt", *given[:-1], test_set / "merged")

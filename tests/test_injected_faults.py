@@ -146,7 +146,7 @@ def bench(template, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path / "bench")
     monkeypatch.setattr(logging.getLogger("dptmat"), "propagate", False)  # pytest's processes pass on no odd names
     tried = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    if "net.pt" not in tried.values() and tried.get("command") != "convert":
+    if "net.pt" not in tried.values() and tried.get("command") not in ("convert", "push"):
         network = StandIn()  # where no fault is in the weights, those of a real network would take the most time
         monkeypatch.setattr("dptmat.weights.load.load_network", lambda path, device="cpu": (network.to(device), {}))
     return tmp_path / "bench"
@@ -220,7 +220,7 @@ def test_what_is_something_else_is_refused_by_name(dptmat, bench, command, name,
     remove(bench / name)
     WRONG[fault](bench / name)
     status, said = try_it(dptmat, bench, COMMANDS[command])
-    if (name, fault) in FINE:
+    if (name, fault) in FINE or (command, fault) == ("report", "folder"):  # an empty one: no image may be shown
         assert status == 0, said
     else:
         assert status == 2, said

@@ -292,6 +292,7 @@ def test_a_web_page_that_is_made_as_it_is_sent_is_no_file(server):
         store.read("a")
 
 
+@pytest.mark.exhaustive  # and by itself: other libraries of a whole suite change how signals are taken
 def test_a_read_that_waits_can_be_interrupted(server, store):
     server.always = "stall"
     for wait in (lambda: store.read("a", 0, 5), lambda: store.read_many([Span("a", 0, 5)]), lambda: store.size("a")):
