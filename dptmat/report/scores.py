@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -37,14 +38,9 @@ def read_scores(run: Path, images: Sequence[str | Path]) -> dict[str, Any] | Non
         UserError: The file is not what this library writes.
     """
     folder = run / "evaluation"
-    path = folder / "scores.json"
-    if not path.exists():
-        return None
-    require_inside(path, run, _LARGEST)
-    try:
-        scores = {"region": "unknown"} | json.loads(path.read_bytes())  # former versions knew no other one
-        if scores["region"] not in REGIONS:
-            raise ValueError(f"it knows no region {_text(scores['region'])[:80]!r}")
+    with _read(run) as scores:
+        if scores is None:
+            return None
         rows = [_row(entry) | {"number": at + 1} for at, entry in enumerate(scores["images"])]
         shown = choose([row["sad"] for row in rows])
         for at in shown:
@@ -67,9 +63,6 @@ def read_scores(run: Path, images: Sequence[str | Path]) -> dict[str, Any] | Non
             },
             "shown": [rows[at] for at in shown],
         }
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
-        raise UserError(f"{path} is not what dptmat evaluate writes: {reason}; evaluate again") from error
 
 
 def read_means(run: Path) -> dict[str, Any] | None:
@@ -82,24 +75,37 @@ def read_means(run: Path) -> dict[str, Any] | None:
     Raises:
         UserError: The file is not what this library writes.
     """
-    path = run / "evaluation" / "scores.json"
-    if not path.exists():
-        return None
-    require_inside(path, run, _LARGEST)
-    try:
-        scores = json.loads(path.read_bytes())
+    with _read(run) as scores:
+        if scores is None:
+            return None
         source, seed = scores["trimap"], scores["seed"]
         made = f"made from the true alphas, seed {int(seed)}" if source == "from-alpha" else _TRIMAPS[source]
         return {
             "mean": _errors(scores["mean"]),
             "images": sum(bool(entry.get("region_pixels", entry["unknown_pixels"])) for entry in scores["images"]),
-            "region": name_region(scores.get("region", "unknown"), source),
+            "region": name_region(scores["region"], source),
             "trimap": made,
             "known_regions": _KNOWN_REGIONS[scores["known_regions"]],
             "checkpoint": PurePath(_text(scores["checkpoint"] or "").replace("\\", "/")).name,
         }
+
+
+@contextmanager
+def _read(run: Path) -> Iterator[dict[str, Any] | None]:
+    """Read the scores of a run, if there are any, and tell in a line what is found wrong with them."""
+    path = run / "evaluation" / "scores.json"
+    if not path.exists():
+        yield None
+        return
+    require_inside(path, run, _LARGEST)
+    try:
+        scores = {"region": "unknown"} | json.loads(path.read_bytes())  # former versions knew no other one
+        if scores["region"] not in REGIONS:
+            raise ValueError(f"it knows no region {_text(scores['region'])[:80]!r}")
+        yield scores
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is not what dptmat evaluate writes: {first_line(error)}; evaluate again") from error
+        reason = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"{path} is not what dptmat evaluate writes: {reason}; evaluate again") from error
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:
