@@ -49,6 +49,18 @@ class FaultyServer(http.server.ThreadingHTTPServer):
         pass
 
 
+@contextmanager
+def faulty_bucket(monkeypatch):
+    """A server with faults as the environment's S3."""
+    server = FaultyServer()
+    use_endpoint(monkeypatch, server.url, AWS_REGION="us-east-1")
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -171,6 +183,14 @@ def start_moto():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     return server, "http://{}:{}".format(*server.get_host_and_port())
+
+
+def make_bucket(monkeypatch, url, name):
+    """Make a bucket of moto, which becomes the environment's S3."""
+    import boto3
+
+    use_endpoint(monkeypatch, url, AWS_DEFAULT_REGION="us-east-1")
+    boto3.client("s3").create_bucket(Bucket=name)
 
 
 def free_ports(count):

@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from stores import CREDENTIALS, FaultyServer, azurite, seaweedfs, use_endpoint, weed
+from stores import CREDENTIALS, azurite, faulty_bucket, seaweedfs, use_endpoint, weed
 
 pytest.importorskip("obstore")
 from dptmat.data import object_store, store_opening
@@ -26,12 +26,9 @@ SECRET = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
 @pytest.fixture
 def server(monkeypatch):
     """A server with faults that has one file, as the environment's S3."""
-    server = FaultyServer()
-    server.objects["bkt/p/a"] = CONTENT
-    use_endpoint(monkeypatch, server.url, AWS_REGION="us-east-1")
-    yield server
-    server.shutdown()
-    server.server_close()
+    with faulty_bucket(monkeypatch) as server:
+        server.objects["bkt/p/a"] = CONTENT
+        yield server
 
 
 @pytest.fixture

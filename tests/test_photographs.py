@@ -1,13 +1,12 @@
 """Photographs wherever a user has them: a bucket gives the same batches, the same runs and the same words as a disk."""
 
 import json
-import urllib.request
 
 import numpy as np
 import pytest
 from packed import write_packed, write_tar
 from ranges import make_augmentation
-from stores import FaultyServer, start_moto, use_endpoint
+from stores import faulty_bucket, make_bucket, start_moto
 
 from dptmat.data.photographs import open_photographs
 from dptmat.data.sampler import Sampler
@@ -25,20 +24,13 @@ RUN = ("--model", "unet_resnet18", "--size", 64, "--batch-size", 4, "--steps", 3
 def bucket(monkeypatch):
     """A server of the bucket ``bkt`` as the environment's S3."""
     pytest.importorskip("obstore")
-    server = FaultyServer()
-    use_endpoint(monkeypatch, server.url, AWS_REGION="us-east-1")
-    yield server
-    server.shutdown()
-    server.server_close()
+    with faulty_bucket(monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
 def contents(photographs):
     return [path.read_bytes() for path in sorted(photographs.iterdir())[:24]]
-
-
-def make_bucket(url, name):
-    urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT")).close()
 
 
 def upload(server, folder, prefix):
@@ -141,8 +133,7 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(bucket, data, message)
 def test_packing_from_a_bucket_into_a_bucket_gives_the_bytes_of_the_disk(contents, tmp_path, dptmat, monkeypatch):
     pytest.importorskip("moto.server")
     server, url = start_moto()
-    use_endpoint(monkeypatch, url, AWS_REGION="us-east-1")
-    make_bucket(url, "bkt")
+    make_bucket(monkeypatch, url, "bkt")
     (tmp_path / "loose").mkdir()
     bucket = open_store("s3://bkt")
     for i, content in enumerate(contents):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from stores import start_moto, use_endpoint
+from stores import make_bucket, start_moto
 
 from dptmat.data.storage import LocalStore, Span, is_url, open_store
 from dptmat.errors import UserError
@@ -41,13 +41,6 @@ def store(request, tmp_path, monkeypatch):
     url = request.getfixturevalue("moto")
     make_bucket(monkeypatch, url, "photos")
     return open_store(f"s3://photos/prefix with blank %20 ü+/{os.path.basename(tmp_path)}/")
-
-
-def make_bucket(monkeypatch, url, name):
-    import boto3
-
-    use_endpoint(monkeypatch, url, AWS_DEFAULT_REGION="us-east-1")
-    boto3.client("s3").create_bucket(Bucket=name)
 
 
 def put(store, name, content=CONTENT):
