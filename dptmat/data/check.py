@@ -14,7 +14,7 @@ from dptmat.pipelines.source import Photo, Photographs, name_of
 
 _logger = logging.getLogger(__name__)
 
-_CHECKED_TOGETHER = 256  # photographs that a thread checks before it reports
+_CHECKED_TOGETHER = 64  # photographs that a thread holds in memory, and checks before it reports
 _DAMAGE = "Corrupt JPEG data", "Premature end of JPEG file"  # how libjpeg begins to tell of damaged pixels
 
 Unreadable = Callable[[Sequence[Photo]], Iterable[tuple[str, str]]]  # gives name and reason of each one that fails
