@@ -89,10 +89,12 @@ def index_command(data: str, out: str | None) -> None:
 
 def _require_place_for_an_index(out: str, data: str) -> None:
     """Refuse a folder for the index of shards that holds something else, or the shards themselves."""
+    from dptmat.data.shard_list import INDEX
+
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {out} is a file; the photographs are in shards, of which a folder is written")
     if os.path.realpath(folder) == os.path.realpath(data):
         raise UserError(f"--out {out} is the folder of the shards, whose own index it would replace; give another one")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "index.json").exists():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).exists():
         raise UserError(f"--out {out} holds something else; give a new folder")

@@ -16,6 +16,7 @@ import numpy as np
 
 from dptmat.data.folders import walk_images
 from dptmat.data.image_io import EXTENSIONS
+from dptmat.data.spread import spread
 from dptmat.errors import UserError
 from dptmat.files import write_output, write_whole
 from dptmat.pipelines.source import name_of
@@ -124,7 +125,7 @@ class ImageIndex:
         Raises:
             UserError: It is so; the message calls the list ``called``.
         """
-        looked_at = np.unique(np.linspace(0, len(self) - 1, _LOOKED_AT).round().astype(int)).tolist()
+        looked_at = spread(len(self), _LOOKED_AT)
         if any(os.path.exists(self[i]) for i in looked_at):
             return
         line, path = os.fsdecode(self._line(0)), self[0]
@@ -133,6 +134,10 @@ class ImageIndex:
             f"{called}: none of {len(looked_at)} lines looked at is the path of a file, such as the first, {line!r}, "
             f"tried as {path}{relative}; see whether the file system is there, and write one plain path per line"
         )
+
+    def portable(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
+        """Return the photographs of some numbers as what can be sent to another process: by their absolute paths."""
+        return [name_of(path) for path in self.take(numbers)]
 
     @property
     def prefers_blocks(self) -> bool:

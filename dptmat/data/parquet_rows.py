@@ -1,7 +1,7 @@
 """Photographs in Parquet files that are compressed there: by row groups, one after the other, for `dptmat pack`."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
@@ -30,8 +30,8 @@ class StoredRow(NamedTuple):
         return f"{self.store.url}/{self.file}@{self.group}.{self.place}"
 
     @property
-    def fetch_many(self) -> "Callable[[Sequence[StoredRow]], list[bytes | OSError]]":
-        return fetch_rows
+    def fetch_many(self) -> None:
+        return None  # a row group is kept for those that follow
 
     def read(self, most: int) -> bytes:
         """Read it, or its first bytes; b"" where there is none.
@@ -43,17 +43,6 @@ class StoredRow(NamedTuple):
             return _read_group(self.store, self.file, self.group)[self.place][:most]
         except UserError as error:  # it is damaged
             raise OSError(first_line(error)) from error
-
-
-def fetch_rows(photos: Sequence[StoredRow]) -> list[bytes | OSError]:
-    """Read many rows: their bytes, or the error of each that cannot be read."""
-    fetched: list[bytes | OSError] = []
-    for photo in photos:
-        try:
-            fetched.append(photo.read(1 << 30))
-        except OSError as error:
-            fetched.append(error)
-    return fetched
 
 
 class RowIndex:
@@ -90,7 +79,7 @@ class RowIndex:
             taken.append(StoredRow(self._store, *self._groups[group], int(number) - self._starts[group]))
         return taken
 
-    ranges = take  # they can be sent to another process
+    portable = take  # they can be sent to another process
 
     def digest(self) -> str:
         """Return a fingerprint of the files, by their names, sizes and rows, as a hexadecimal string."""

@@ -12,7 +12,7 @@ from dptmat.data.image_io import EXTENSIONS
 from dptmat.data.index import ImageIndex
 from dptmat.data.shard_list import INDEX
 from dptmat.data.shards import ShardIndex
-from dptmat.data.storage import Store, is_url, open_store
+from dptmat.data.storage import SCHEMES, Store, is_url, open_store
 from dptmat.errors import UserError
 
 PhotoIndex: TypeAlias = ImageIndex | ShardIndex
@@ -67,7 +67,7 @@ def open_photographs(
 def _take_list(index: ImageIndex, parameter: str, called: str) -> PhotoIndex:
     """Take a list of files that are one photograph each as it is; its lines may also name files of many."""
     first = index[0]
-    if re.search(r"(^|/)(s3a?|gs|az|abfss?|https?):/", first):
+    if re.search(rf"(^|/)({'|'.join(SCHEMES)}):/", first):  # the list's folder stands before it
         raise UserError(
             f"{called} lists addresses; give the folder in the store that holds them, or NAME-{{000..146}}.tar"
         )

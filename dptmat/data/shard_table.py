@@ -1,9 +1,11 @@
 """Where each of any number of photographs lies in its shard: 12 bytes for each, of which none is held in memory."""
 
 import os
+import tempfile
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -22,7 +24,6 @@ class Table:
     Args:
         store: Where it is.
         name: The file.
-        entries: Their number.
 
     Attributes:
         bytes: Size of the file.
@@ -31,8 +32,8 @@ class Table:
         OSError: It cannot be read.
     """
 
-    def __init__(self, store: Store, name: str, entries: int) -> None:
-        self._store, self._name, self._entries = store, name, entries
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
         self._file: int | None = None
         self._pages: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -42,11 +43,17 @@ class Table:
             self._own(os.open(os.path.join(store.url, name), os.O_RDONLY))
 
     @classmethod
-    def of_file(cls, descriptor: int, entries: int) -> "Table":
-        """Take over an open file."""
+    def of(cls, parts: Iterable[np.ndarray]) -> "Table":
+        """Put entries, `ENTRY` [N] each, one after the other into a file without a name, and read them there.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         table = cls.__new__(cls)
-        table._entries = entries
-        table._own(descriptor)
+        with tempfile.TemporaryFile() as file:
+            file.writelines(part.tobytes() for part in parts)
+            file.flush()
+            table._own(os.dup(file.fileno()))
         return table
 
     def _own(self, descriptor: int) -> None:

@@ -3,8 +3,7 @@
 import logging
 import math
 import os
-import tempfile
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +16,7 @@ from dptmat.data.containers import find_images
 from dptmat.data.parquet import CompressedError
 from dptmat.data.shard_list import INDEX, TABLE, Shard, read_index, render_index
 from dptmat.data.shard_table import ENTRY, Table
+from dptmat.data.spread import spread
 from dptmat.data.storage import Span, Store, open_store
 from dptmat.data.stored_range import StoredRange
 from dptmat.errors import StoreAwayError, UserError, first_line
@@ -84,7 +84,7 @@ class ShardIndex:
         """
         shards, settings, root = read_index(store, called)
         images = sum(shard.images for shard in shards)
-        table = Table(store, TABLE, images)
+        table = Table(store, TABLE)
         if table.bytes != images * ENTRY.itemsize:
             raise UserError(
                 f"{called}: {TABLE} has {table.bytes:,} bytes, where {INDEX} tells of {images:,} photographs of "
@@ -105,31 +105,29 @@ class ShardIndex:
             UserError: A file is none of these, or cannot be read by ranges; or there is no photograph in any.
             OSError: A file cannot be read.
         """
-        shards = []
-        _logger.info("looking where the photographs are in %s files of %s; dptmat index keeps it", len(names), called)
-        with tempfile.TemporaryFile() as file:  # whose content the table goes on to read
+        shards: list[Shard] = []
+
+        def entries() -> Iterator[np.ndarray]:
             for name in names:
                 found = (image[1:] for image in find_images(store, name) if image.length <= _LONGEST)
                 try:
-                    entries = np.fromiter(found, ENTRY)
+                    of_shard = np.fromiter(found, ENTRY)
                 except CompressedError as error:
                     error.files = store, names
                     raise
-                file.write(entries.tobytes())
-                shards.append(Shard(name, len(entries), store.size(name), _digest_of(entries)))
-            file.flush()
-            images = sum(shard.images for shard in shards)
-            if not images:
-                raise UserError(f"{called}: no photograph is in {len(names)} files, such as {names[0]}")
-            return cls(store, shards, Table.of_file(os.dup(file.fileno()), images))
+                shards.append(Shard(name, len(of_shard), store.size(name), _digest_of(of_shard)))
+                yield of_shard
+
+        _logger.info("looking where the photographs are in %s files of %s; dptmat index keeps it", len(names), called)
+        table = Table.of(entries())
+        if not table.bytes:
+            raise UserError(f"{called}: no photograph is in {len(names)} files, such as {names[0]}")
+        return cls(store, shards, table)
 
     @classmethod
     def of_files(cls, store: Store, files: Sequence[tuple[str, int]]) -> "ShardIndex":
         """Take files that are one photograph each, by name and bytes."""
-        with tempfile.TemporaryFile() as file:
-            file.write(np.array([(0, min(size, _LONGEST)) for _, size in files], ENTRY).tobytes())
-            file.flush()
-            table = Table.of_file(os.dup(file.fileno()), len(files))
+        table = Table.of([np.array([(0, min(size, _LONGEST)) for _, size in files], ENTRY)])
         return cls(store, [Shard(name, 1, size, "") for name, size in files], table)
 
     def __len__(self) -> int:
@@ -152,16 +150,19 @@ class ShardIndex:
         columns = wanted.tolist(), shards.tolist(), entries["offset"].tolist(), entries["length"].tolist()
         return [Packed(self, *row) for row in zip(*columns, strict=True)]
 
-    def ranges(self, numbers: Sequence[int] | np.ndarray) -> list[StoredRange]:
+    def portable(self, numbers: Sequence[int] | np.ndarray) -> list[StoredRange]:
         """Return the photographs of some numbers as what can be sent to another process.
 
         Raises:
             IndexError: There is no such number.
-            OSError: A shard is not the one that the index was made of.
+            UserError: A shard is not the one that the index was made of, or cannot be read.
         """
         photos = self.take(numbers)
         for shard in {photo.shard for photo in photos}:
-            self._require_same(shard)
+            try:
+                self._require_same(shard)
+            except OSError as error:
+                raise UserError(f"`data` {self.url}: {first_line(error)}; copy the shard again") from error
         return [StoredRange(self._store, Span(self.shards[p.shard].name, p.offset, p.length)) for p in photos]
 
     def read(self, photo: Packed, most: int) -> bytes:
@@ -232,7 +233,7 @@ class ShardIndex:
         Raises:
             UserError: It is so; the message calls the data ``called``.
         """
-        for shard in _spread(len(self.shards)):
+        for shard in spread(len(self.shards), _LOOKED_AT):
             try:
                 self._require_same(shard)
             except FileNotFoundError as error:
@@ -243,7 +244,7 @@ class ShardIndex:
             except OSError as error:
                 reason = error.strerror or first_line(error)
                 raise UserError(f"{called}: {reason}; copy the shard again, or index the folder anew") from error
-        heads = [photo.read(HEAD) for photo in self.take(_spread(len(self)))]
+        heads = [photo.read(HEAD) for photo in self.take(spread(len(self), _LOOKED_AT))]
         kinds = [name_kind(head) for head in heads]
         if not any(kind.endswith(" file") for kind in kinds):
             raise UserError(
@@ -256,15 +257,17 @@ class ShardIndex:
         offsets: dict[int, np.ndarray] = {}
         counts = np.zeros(len(wanted), np.int64)
         for i, (shard_name, offset) in enumerate(wanted):
-            for shard in self._by_name.get(shard_name, ()):
-                if shard not in offsets:
-                    offsets[shard] = self._table.entries(*self._starts[shard : shard + 2])["offset"]
-                counts[i] += np.count_nonzero(offsets[shard] == offset)
+            shard = self._by_name.get(shard_name)
+            if shard is None:
+                continue
+            if shard not in offsets:
+                offsets[shard] = self._table.entries(*self._starts[shard : shard + 2])["offset"]
+            counts[i] = np.count_nonzero(offsets[shard] == offset)
         return counts
 
     @cached_property
-    def _by_name(self) -> dict[str, list[int]]:
-        return {shard.name: [i] for i, shard in enumerate(self.shards)}
+    def _by_name(self) -> dict[str, int]:
+        return {shard.name: i for i, shard in enumerate(self.shards)}
 
     def digest(self) -> str:
         """Return a fingerprint of the photographs and their order, wherever they lie, as a hexadecimal string."""
@@ -310,11 +313,6 @@ class ShardIndex:
         images = sum(shard.images for shard in shards)
         store.write(INDEX, lambda file: file.write(render_index(shards, self.settings, self.url)))
         return images
-
-
-def _spread(count: int) -> list[int]:
-    """Return up to ``_LOOKED_AT`` numbers below ``count``, spread over them."""
-    return np.unique(np.linspace(0, count - 1, _LOOKED_AT).round().astype(np.int64)).tolist()
 
 
 def _parse(name: str, prefix: str) -> tuple[str, int]:

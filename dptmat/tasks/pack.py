@@ -11,18 +11,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from dptmat.data.index import ImageIndex
 from dptmat.data.parquet import CompressedError
 from dptmat.data.parquet_rows import RowIndex
 from dptmat.data.photographs import PhotoIndex, open_photographs
 from dptmat.data.shard_list import INDEX, TABLE
+from dptmat.data.spread import spread
 from dptmat.data.storage import Store, open_store
 from dptmat.errors import StoreAwayError, UserError, few, first_line
 from dptmat.pipelines.encoded import find_unopened
-from dptmat.pipelines.source import Photo, name_of
+from dptmat.pipelines.source import Photo
 from dptmat.tasks.pack_shard import DONE, PackSettings, Part, name_shard, pack_part
 from dptmat.tasks.pack_workers import run_here, run_on_ray
 
@@ -57,20 +56,9 @@ class Plan:
 
     def _spread(self) -> Iterator[Photo]:
         """Yield some photographs; one at least is there, or the index has been refused."""
-        last = len(self.index) - 1
-        numbers = np.unique(np.linspace(0, last, min(_LOOKED_AT, last + 1)).round().astype(np.int64)).tolist()
-        yield from self._take(numbers)
-        yield from (self._take([number])[0] for number in range(last + 1))
+        yield from self.index.portable(spread(len(self.index), _LOOKED_AT))
+        yield from (self.index.portable([number])[0] for number in range(len(self.index)))
         raise UserError("none of the photographs of `data` can be read; is their file system there?")
-
-    def _take(self, numbers: list[int]) -> list[Photo]:
-        """Return photographs as what can be sent to another process: a path is absolute."""
-        if isinstance(self.index, ImageIndex):
-            return [name_of(photo) if isinstance(photo, str) else photo for photo in self.index.take(numbers)]
-        try:
-            return [*self.index.ranges(numbers)]
-        except OSError as error:
-            raise UserError(f"`data` {self.index.url}: {first_line(error)}; copy the shard again") from error
 
     def sources(self, shard: int) -> range:
         """Return the numbers of the photographs of a shard."""
@@ -80,7 +68,7 @@ class Plan:
     def part(self, shard: int) -> Part:
         """Return what a shard is made of."""
         numbers = self.sources(shard)
-        photos = self._take(list(numbers))
+        photos = [*self.index.portable(numbers)]
         return Part(
             shard, numbers.start, photos, self.settings, digest(self.describe()), self._versions, self.out,
             self._witness,

@@ -13,6 +13,7 @@ import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
+from dptmat.data.spread import spread
 from dptmat.device import count_cores
 from dptmat.errors import UserError, few, first_line
 from dptmat.file_kinds import HEAD, name_kind
@@ -68,7 +69,7 @@ def measure(images: Photographs, most: int = 2000, progress: Callable[[], object
         UserError: None can be read.
         StoreAwayError: Their store does not answer.
     """
-    numbers = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)).tolist()
+    numbers = spread(len(images), most)
     stats = Stats(len(images), len(numbers), *np.zeros((3, 0), np.int64))
     rows, kept = [], list[bytes]()
     stride = max(1, len(numbers) // _DECODED)
