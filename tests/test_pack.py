@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -34,7 +35,7 @@ from dptmat.errors import StoreAwayError, UserError
 from dptmat.pipelines.encoded import read_encoded
 from dptmat.pipelines.loader import Loader
 from dptmat.pipelines.pretrain import PretrainSource
-from dptmat.tasks import pack, pack_shard
+from dptmat.tasks import pack, pack_shard, pack_workers
 from dptmat.tasks.pack_finish import finish
 from dptmat.tasks.pack_shard import PackSettings
 from dptmat.tasks.pack_workers import run_here
@@ -225,6 +226,22 @@ def test_a_shard_that_kills_every_process_is_named(loose, tmp_path):
     with pytest.raises(UserError, match=message):
         list(run_here(make_parts(loose, tmp_path, 99), 1))
     assert pack.done_shards(LocalStore(tmp_path)) >= {0, 1}
+
+
+@pytest.mark.parametrize("reports", [0, 1])
+def test_a_worker_ends_in_silence_when_the_command_is_gone(loose, tmp_path, monkeypatch, reports):
+    command, worker = multiprocessing.Pipe()
+    command.send(make_parts(loose, tmp_path, 0)[0])
+
+    def pack_while_the_command_dies(part, report):
+        command.close()
+        for _ in range(reports):
+            report(1)
+
+    monkeypatch.setattr(pack_workers, "pack_part", pack_while_the_command_dies)
+    monkeypatch.setattr(pack_workers, "set_up_process", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    pack_workers._work(worker)  # raises nothing
 
 
 @pytest.mark.slow

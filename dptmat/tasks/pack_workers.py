@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -130,19 +130,22 @@ def _work(connection: Connection) -> None:
     set_up_process()
     while True:
         try:
-            part = connection.recv()
+            connection.send(_try_part(connection.recv(), connection.send))
         except (EOFError, OSError):
             return
-        answer: Exception | None = None
-        try:
-            pack_part(part, connection.send)
-        except BrokenPipeError:
-            return
-        except MemoryError:
-            answer = UserError(f"there is no memory left for shard {part.name}; give fewer `workers`")
-        except (OSError, UserError) as error:
-            answer = error
-        connection.send(answer)
+
+
+def _try_part(part: Part, report: Callable[[int], object]) -> Exception | None:
+    """Pack a shard, and give what is wrong with it or with the machine; the other process's end is raised."""
+    try:
+        pack_part(part, report)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        return UserError(f"there is no memory left for shard {part.name}; give fewer `workers`")
+    except (OSError, UserError) as error:
+        return error
+    return None
 
 
 def set_up_process() -> None:
