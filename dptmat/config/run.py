@@ -126,6 +126,16 @@ class RunConfig:
         group=OPTIMIZATION,
     )
 
+    val_image: str = setting(
+        "", "Images to score the network on at the start and with every checkpoint.", unit="DIR|FILE",
+        group=VALIDATION, changeable_on_resume=True,
+    )  # fmt: skip
+    val_trimap: str = setting(
+        "", "Their trimaps; or all-unknown or from-alpha, as for dptmat evaluate.", unit="DIR|FILE", group=VALIDATION,
+        changeable_on_resume=True,
+    )  # fmt: skip
+    val_alpha: str = setting("", "Their true alphas.", unit="DIR|FILE", group=VALIDATION, changeable_on_resume=True)
+
     rotation: float = setting(
         30.0, "Largest rotation to either side.", unit="DEGREES", low=0.0, high=180.0, group=AUGMENTATION
     )
@@ -257,6 +267,8 @@ class RunConfig:
             raise UserError(f"`size` {self.size} is not a multiple of 32; use {' or '.join(map(str, near))}")
         if self.scale_min > self.scale_max:
             raise UserError(f"`scale_min` {self.scale_min} is more than `scale_max` {self.scale_max}")
+        if len({bool(self.val_image), bool(self.val_trimap), bool(self.val_alpha)}) > 1:
+            raise UserError("`val_image`, `val_trimap` and `val_alpha` belong together; give all three, or none")
         names = self.losses.split(",")
         if set(names) - set(LOSSES) or len(set(names)) < len(names):
             raise UserError(f"`losses` {self.losses}: choose from {', '.join(LOSSES)}, each once, separated by commas")

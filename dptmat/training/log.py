@@ -17,6 +17,7 @@ from dptmat.files import Journal, drop_link, write_whole
 _logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.jsonl"  # in the output folder
+WITHOUT = "sad_without_trimap"
 
 
 class RunLog:
@@ -77,15 +78,24 @@ class RunLog:
             f"{speed['images_per_second']:.1f} images/s  waited {speed['waited']:.1%}  left {_clock(left)}"
         )
 
-    def validated(self, step: int, scores: dict[str, float]) -> None:
-        """Log the scores of the validation images at a step: ``sad``, ``mse``, ``grad``, ``conn``."""
-        self._write(
-            {"step": step, "validation": scores}, {f"validation/{name}": value for name, value in scores.items()}
-        )
+    def validated(self, step: int, scores: dict[str, float], seconds: float = 0.0) -> None:
+        """Log the scores of the validation images at a step.
+
+        Args:
+            step: Steps done.
+            scores: ``sad``, ``mse``, ``grad``, ``conn`` and others by name; those of networks that were shown no
+                trimap end in ``_without_trimap``.
+            seconds: That it took, which do not count in the speed of training.
+        """
+        self._last = self._last._replace(clock=self._last.clock + seconds)
+        # JSON has no NaN, which the mean of no image is.
+        plain = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        self._write({"step": step, "validation": plain}, {f"validation/{name}": scores[name] for name in scores})
         sad, mse, grad, conn = (scores[name] for name in METRICS)
+        without = f"  without trimaps SAD {scores[WITHOUT]:.2f} of the whole image" if WITHOUT in scores else ""
         self._say(
             f"step {step}/{self._steps}  validation: SAD {sad:.2f}  MSE {1000 * mse:.2f}e-3  Grad {grad:.2f}  "
-            f"Conn {conn:.2f}"
+            f"Conn {conn:.2f}{without}"
         )
 
     def skipped(self, step: int, samples: list[int]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -228,10 +229,11 @@ class Run:
 
     def validate(self) -> None:
         """Score the network, if the task has something to score it by."""
+        began = time.perf_counter()
         with torch.compiler.set_stance("force_eager"):  # nothing is compiled anew for images of any size
             scores = self.task.validate(self.trainer.model, self.done)
         if scores and self.process.is_main:
-            self.log.validated(self.done, scores)
+            self.log.validated(self.done, scores, time.perf_counter() - began)
 
     def save(self) -> None:
         """Write a checkpoint; the last one of the run waits for room on a full disk, another is made up for later."""
