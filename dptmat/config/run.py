@@ -3,7 +3,7 @@
 import dataclasses
 
 from dptmat.config.settings import check, setting
-from dptmat.defaults import DEVICES, LOSSES, PRECISIONS
+from dptmat.defaults import DEVICES, LOSSES, PRECISIONS, TRACKERS
 from dptmat.errors import UserError
 
 # Headings of the help text.
@@ -174,6 +174,15 @@ class RunConfig:
     )
     log_every: int = setting(
         10, "Steps between two lines of the log.", unit="STEPS", low=1, group=OUTPUT, changeable_on_resume=True
+    )
+
+    track: str = setting(
+        "none",
+        "Tracker that gets the run's settings and curves beside TensorBoard: wandb (Weights & Biases; offline without "
+        "a login or with WANDB_MODE=offline) or trackio (on this machine). What it writes lies in the output folder.",
+        choices=TRACKERS,
+        group=OUTPUT,
+        changeable_on_resume=True,
     )
 
     device: str = setting(

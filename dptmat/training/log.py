@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dptmat.defaults import METRICS
 from dptmat.errors import first_line
 from dptmat.files import Journal, drop_link, write_whole
+from dptmat.training.tracking import Tracker
 
 _logger = logging.getLogger(__name__)
 
@@ -29,13 +30,16 @@ class RunLog:
         batch_size: Samples per step over all processes.
         start: Steps done before; what an earlier process logged beyond them is dropped, since it is done again.
         writes: Whether this process is the one that writes and speaks.
+        tracker: What takes the curves beside TensorBoard, if anything.
 
     Attributes:
         skipped_steps: Number of steps that were skipped, since their loss or gradient was not finite.
     """
 
-    def __init__(self, out: str | Path, steps: int, batch_size: int, *, start: int, writes: bool) -> None:
-        self._steps, self._batch_size = steps, batch_size
+    def __init__(
+        self, out: str | Path, steps: int, batch_size: int, *, start: int, writes: bool, tracker: Tracker | None = None
+    ) -> None:
+        self._steps, self._batch_size, self._tracker = steps, batch_size, tracker
         self.skipped_steps = 0
         self._lines: Journal | None = None
         self._board: _Board | None = None
@@ -128,6 +132,8 @@ class RunLog:
         if self._lines and self._board:
             self._lines.add(json.dumps(line))
             self._board.add(curves or {}, line.get("step", 0))
+            if self._tracker:
+                self._tracker.add(curves or {}, line.get("step", 0))
 
     def _say(self, line: str, level: int = logging.INFO) -> None:
         if self._lines:

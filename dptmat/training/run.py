@@ -30,6 +30,7 @@ from dptmat.training.quarantine import QUARANTINE_FILE, open_quarantine
 from dptmat.training.resume import FILES, list_begun_with, refuse_another_run, resume
 from dptmat.training.signals import Signals
 from dptmat.training.task import Task
+from dptmat.training.tracking import Tracker, require_installed
 from dptmat.weights.initialize import initialize
 
 _logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def joined_processes(settings: RunConfig) -> Iterator[Process]:
 
 def _take_folder(settings: RunConfig, held: contextlib.ExitStack) -> None:
     """Take the output folder for this run alone, and remove what a kill has left half written."""
+    require_installed(settings.track)
     held.enter_context(locked(settings.out))
     refuse_another_run(settings)
     if settings.resume == "auto" and not list_begun_with(settings):  # of a try that ended before its first checkpoint
@@ -138,7 +140,9 @@ class Run:
         if process.is_main:
             self.place = Place(self.out)
             self._write_head()
-        self.log = RunLog(self.out, task.steps, settings.batch_size, start=self.done, writes=process.is_main)
+        self.log = RunLog(
+            self.out, task.steps, settings.batch_size, start=self.done, writes=process.is_main, tracker=self._track()
+        )
         self.quarantine = distributed.on_all_ranks(
             lambda: open_quarantine(
                 self.out, settings.quarantine, self.log.left_out, task.source, writes=process.is_main
@@ -320,6 +324,14 @@ class Run:
             "micro_batch": self.task.micro_batch,
             "owes_validation": self.owes_validation,
         }
+
+    def _track(self) -> Tracker | None:
+        """Begin or go on with the tracked run, if one is asked for and this process is the one that writes."""
+        if self.settings.track == "none" or not self.process.is_main:
+            return None
+        tracker = Tracker(self.settings.track, self.out, dataclasses.asdict(self.settings), self.done)
+        self._opened.callback(tracker.close)
+        return tracker
 
     def _name_skipped(self, skipped: dict[int, list[int]]) -> None:
         """Name the samples of skipped steps whose loss is not finite; without one, those of the whole batch."""
