@@ -13,6 +13,8 @@ STACKS = {
 # 0.11.1 is the last release for Python 3.10.
 REMOTE = ["obstore>=0.11"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
+TRACKIO = ["trackio>=0.43"]
+WANDB = ["wandb>=0.31"]  # with a limit of the time that it takes at the end
 PARQUET = ["pyarrow>=19.0.1"]  # older ones fail in some files that are read page by page
 
 setup(
@@ -59,6 +61,8 @@ setup(
         "parquet": PARQUET,
         "ray": ["ray>=2.40"],
         "remote": REMOTE,
+        "trackio": TRACKIO,
+        "wandb": WANDB,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -73,6 +77,8 @@ setup(
             *ONNX,
             *PARQUET,
             *REMOTE,
+            *TRACKIO,
+            *WANDB,
             "moto[s3,server]>=5.2",
             "webdataset>=1.0",
         ],

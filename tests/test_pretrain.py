@@ -381,7 +381,9 @@ def test_a_resumed_run_can_be_validated_from_then_on(photographs, tmp_path, real
 @pytest.mark.slow
 def test_a_network_that_sees_the_image_alone_has_one_number(photographs, tmp_path, real):
     run(photographs, tmp_path / "run", steps=1, trimap=False, **real)
-    assert all(set(scores) == {"sad", "mse", "grad", "conn", "mad"} for scores in validations(tmp_path / "run").values())
+    assert all(
+        set(scores) == {"sad", "mse", "grad", "conn", "mad"} for scores in validations(tmp_path / "run").values()
+    )
 
 
 def test_a_damaged_image_to_validate_by_is_named_before_the_first_step(photographs, tmp_path, real, said):

@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -42,17 +42,42 @@ class _Run(Protocol):
         """Send what is left."""
 
 
+class _Sent:
+    """Which tracked run it is, and what it has been sent."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._path = path
+        self.ident, self._steps, self.last = "", dict[str, int](), -1
+        if start:  # else the run begins anew, and so does the tracked one
+            try:
+                state = json.loads(path.read_text(encoding="utf-8"))
+                ident, steps = state["id"], {str(name): int(step) for name, step in state["sent"].items()}
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                return
+            if isinstance(ident, str) and re.fullmatch(r"[\w-]{1,64}", ident):
+                self.ident, self._steps, self.last = ident, steps, max(steps.values(), default=-1)
+
+    def news(self, numbers: dict[str, float], step: int) -> dict[str, float]:
+        """Take those of the numbers that have not been sent."""
+        return {name: value for name, value in numbers.items() if step > self._steps.get(name, -1)}
+
+    def note(self, ident: str, names: Iterable[str] = (), step: int = 0) -> None:
+        self._steps |= dict.fromkeys(names, step)
+        content = json.dumps({"id": ident, "sent": self._steps}).encode()
+        write_whole(self._path, lambda file: file.write(content))
+
+
 class _Wandb:
     """A run of Weights & Biases: online if there is a login, else, or where the network fails, offline."""
 
-    def __init__(self, out: Path, settings: dict[str, Any], sent: "_Sent", say: Say) -> None:
+    def __init__(self, out: Path, settings: dict[str, Any], sent: _Sent, say: Say) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_CACHE_DIR", str(out / "wandb" / "cache"))  # its process writes messages there
         import wandb
 
         self._floor = sent.last + 1  # the numbers of the steps before are complete, to wandb
         self.id = sent.ident or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-        options = {
+        options: dict[str, Any] = {
             "dir": os.environ.get("WANDB_DIR") or out, "id": self.id, "resume": "allow" if sent.ident else None,
             "project": os.environ.get("WANDB_PROJECT") or _PROJECT, "name": os.environ.get("WANDB_NAME") or out.name,
             "config": settings, "save_code": False,
@@ -93,11 +118,11 @@ def _why_offline(wandb: Any) -> str:
 class _Trackio:
     """A run of Trackio: on this machine, unless its own variables name a Space or a server."""
 
-    def __init__(self, out: Path, settings: dict[str, Any], sent: "_Sent", say: Say) -> None:
+    def __init__(self, out: Path, settings: dict[str, Any], sent: _Sent, say: Say) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(out / "trackio"))
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         # What it cannot write it tells by a warning.
-        warnings.showwarning = lambda message, *_: say(first_line(message))  # type: ignore[arg-type]
+        warnings.showwarning = lambda message, *_: say(str(message).splitlines()[0])
         import trackio
 
         self._trackio = trackio
@@ -113,31 +138,6 @@ class _Trackio:
 
     def finish(self) -> None:
         self._trackio.finish()
-
-
-class _Sent:
-    """Which tracked run it is, and what it has been sent."""
-
-    def __init__(self, path: Path, start: int) -> None:
-        self._path = path
-        self.ident, self._steps, self.last = "", dict[str, int](), -1
-        if start:  # else the run begins anew, and so does the tracked one
-            try:
-                state = json.loads(path.read_text(encoding="utf-8"))
-                ident, steps = state["id"], {str(name): int(step) for name, step in state["sent"].items()}
-            except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-                return
-            if isinstance(ident, str) and re.fullmatch(r"[\w-]{1,64}", ident):
-                self.ident, self._steps, self.last = ident, steps, max(steps.values(), default=-1)
-
-    def news(self, numbers: dict[str, float], step: int) -> dict[str, float]:
-        """Take those of the numbers that have not been sent."""
-        return {name: value for name, value in numbers.items() if step > self._steps.get(name, -1)}
-
-    def note(self, ident: str, names: list[str] | dict[str, float] = (), step: int = 0) -> None:
-        self._steps |= dict.fromkeys(names, step)
-        content = json.dumps({"id": ident, "sent": self._steps}).encode()
-        write_whole(self._path, lambda file: file.write(content))
 
 
 def _follow(run: _Run, sent: _Sent, lines: TextIO) -> None:
@@ -177,7 +177,8 @@ def main(kind: str, out: Path) -> None:
             fcntl.flock(held, fcntl.LOCK_EX)  # that of a run which was killed may still be sending
             head = json.loads(next(lines))
             sent = _Sent(path, head["start"])
-            run: _Run = {"wandb": _Wandb, "trackio": _Trackio}[kind](out, head["settings"], sent, say)
+            begin: Callable[..., _Run] = _Wandb if kind == "wandb" else _Trackio
+            run = begin(out, head["settings"], sent, say)
             say("")
             _follow(run, sent, lines)
             signal.alarm(_ENDS)
