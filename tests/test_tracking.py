@@ -195,6 +195,30 @@ def test_a_process_that_hangs_is_not_waited_for(tmp_path, monkeypatch, said):
     tracker.close()
 
 
+def test_a_process_that_cannot_be_started_costs_a_line(tmp_path, monkeypatch, said):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    tracker = Tracker("wandb", tmp_path, SETTINGS, 0)
+    tracker.add({"loss": 1.0}, 1)
+    tracker.close()
+    assert said() == "wandb cannot be started: No such file or directory; the run goes on without it\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_that_are_no_text_end_nothing(tmp_path, kind, said):
+    """Neither TensorBoard nor wandb writes into such a folder."""
+    out = tmp_path / os.fsdecode(b"caf\xe9 \xff")
+    out.mkdir()
+    log_steps(out, kind, 0, 1, settings={"data": os.fsdecode(b"\xff")}).close()
+    told = [line for line in said().splitlines() if line.startswith(kind)]
+    if kind == "trackio":
+        assert trackio_rows(out)[1] == {("dptmat", "caf? ?")}
+        assert not told
+    else:
+        assert len(told) == 1
+        assert told[0].endswith("surrogates not allowed; the run goes on without it")
+
+
 @pytest.mark.slow
 def test_what_a_tracker_cannot_write_is_said_once(tmp_path, monkeypatch, said):
     (tmp_path / "file").write_text("")

@@ -35,6 +35,16 @@ def require_installed(kind: str) -> None:
         raise UserError(f"`track` {kind} needs the package {kind}; install it: pip install 'dptmat[{kind}]'")
 
 
+def _start(kind: str, out: str) -> subprocess.Popen:
+    """Start the process; it imports what this one can, and Ctrl-C is not for it."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(
+        [sys.executable, "-m", "dptmat.training.tracking_process", kind, out],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
+    )  # fmt: skip
+
+
 class Tracker:
     """A tracked run.
 
@@ -47,17 +57,19 @@ class Tracker:
 
     def __init__(self, kind: str, out: str | Path, settings: Mapping[str, Any], start: int) -> None:
         self._kind, self._waiting, self._said = kind, b"", b""
-        paths = [path for path in sys.path if path]
-        self._process: subprocess.Popen | None = subprocess.Popen(
-            [sys.executable, "-m", "dptmat.training.tracking_process", kind, os.path.abspath(out)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-            start_new_session=True,  # Ctrl-C is the run's
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"},
-        )  # fmt: skip
-        self._input, self._output = (stream.fileno() for stream in (self._process.stdin, self._process.stdout))  # type: ignore[union-attr]
+        self._process: subprocess.Popen | None = None
+        try:
+            self._process = process = _start(kind, os.path.abspath(out))
+        except OSError as error:
+            _logger.warning("%s cannot be started: %s; the run goes on without it", kind, error.strerror)
+            return
+        assert process.stdin is not None and process.stdout is not None  # noqa: PT018
+        self._input, self._output = process.stdin.fileno(), process.stdout.fileno()
         os.set_blocking(self._input, False)
         os.set_blocking(self._output, False)
-        self._send({"settings": dict(settings), "start": start})
+        # Names of files need not be valid text.
+        plain = {k: v.encode(errors="replace").decode() if isinstance(v, str) else v for k, v in settings.items()}
+        self._send({"settings": plain, "start": start})
         if not select.select([self._output], [], [], _BEGINS)[0]:
             _logger.warning("%s has not begun within %.0f s; training does not wait for it", kind, _BEGINS)
         self._hear()

@@ -8,6 +8,7 @@ In the output folder ``wandb-run.json`` or ``trackio-run.json`` tells which trac
 number its last step: what a resumed run does again has the same numbers, and is not sent twice.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -67,6 +68,11 @@ class _Sent:
         write_whole(self._path, lambda file: file.write(content))
 
 
+def _name(out: Path) -> str:
+    """Name a tracked run after its folder, whose name need not be valid text."""
+    return out.name.encode(errors="replace").decode() or _PROJECT
+
+
 class _Wandb:
     """A run of Weights & Biases: online if there is a login, else, or where the network fails, offline."""
 
@@ -75,17 +81,19 @@ class _Wandb:
         os.environ.setdefault("WANDB_CACHE_DIR", str(out / "wandb" / "cache"))  # its process writes messages there
         import wandb
 
+        self._say = say
         self._floor = sent.last + 1  # the numbers of the steps before are complete, to wandb
         self.id = sent.ident or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         options: dict[str, Any] = {
             "dir": os.environ.get("WANDB_DIR") or out, "id": self.id, "resume": "allow" if sent.ident else None,
-            "project": os.environ.get("WANDB_PROJECT") or _PROJECT, "name": os.environ.get("WANDB_NAME") or out.name,
+            "project": os.environ.get("WANDB_PROJECT") or _PROJECT, "name": os.environ.get("WANDB_NAME") or _name(out),
             "config": settings, "save_code": False,
             # Nothing but the numbers and the settings: no output, code, packages, or what the machine is like.
             "settings": wandb.Settings(
                 console="off", disable_git=True, disable_code=True, x_save_requirements=False, x_disable_meta=True,
                 x_disable_machine_info=True, x_disable_stats=True, symlink=False, silent=True,
-                init_timeout=_CONNECTS, finish_timeout=_SENDS, stop_fn=lambda: None,
+                init_timeout=_CONNECTS, finish_timeout=_SENDS, finish_timeout_raises=True, allow_val_change=True,
+                stop_fn=lambda: None,
             ),
         }  # fmt: skip
         offline = _why_offline(wandb)
@@ -102,7 +110,11 @@ class _Wandb:
         self._run.log(numbers, step=max(step, self._floor))
 
     def finish(self) -> None:
-        self._run.finish()
+        folder = self._run.settings.sync_dir
+        try:
+            self._run.finish()
+        except TimeoutError:
+            self._say(f"not all was sent within {_SENDS:.0f} s; wandb sync {folder} sends the rest")
 
 
 def _why_offline(wandb: Any) -> str:
@@ -127,7 +139,7 @@ class _Trackio:
 
         self._trackio = trackio
         run = trackio.init(
-            os.environ.get("TRACKIO_PROJECT") or _PROJECT, name=out.name, config=settings,
+            os.environ.get("TRACKIO_PROJECT") or _PROJECT, name=_name(out), config=settings,
             resume="allow" if sent.ident else "never", embed=False, auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
         run.id = sent.ident or run.id  # of several of one name the right one
@@ -167,14 +179,16 @@ def main(kind: str, out: Path) -> None:
     lines, messages = _take_streams()
 
     def say(sentence: str) -> None:
-        print(sentence, file=messages, flush=True)
+        with contextlib.suppress(OSError):  # the run has gone, and nobody listens
+            print(sentence, file=messages, flush=True)
 
     try:
         path = out / f"{kind}-run.json"
         lock = out / f".{kind}-lock"
         drop_link(lock)
         with open(lock, "w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)  # that of a run which was killed may still be sending
+            with contextlib.suppress(OSError):  # on a file system without locks
+                fcntl.flock(held, fcntl.LOCK_EX)  # that of a run which was killed may still be sending
             head = json.loads(next(lines))
             sent = _Sent(path, head["start"])
             begin: Callable[..., _Run] = _Wandb if kind == "wandb" else _Trackio
