@@ -19,9 +19,27 @@ from dptmat.config.pretrain import PretrainConfig
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-TORCHRUN = {"--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-endpoint", "--standalone"}
+TORCHRUN = {
+    "--nproc-per-node",
+    "--max-restarts",
+    "--nnodes",
+    "--rdzv-backend",
+    "--rdzv-endpoint",
+    "--rdzv-id",
+    "--standalone",
+}
 UNSHARE = {"--net", "--map-root-user"}
-SBATCH = {"--array", "--wrap"}
+SBATCH = {
+    "--account",
+    "--array",
+    "--gpus-per-node",
+    "--nodes",
+    "--partition",
+    "--requeue",
+    "--signal",
+    "--time",
+    "--wrap",
+}
 SETTINGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

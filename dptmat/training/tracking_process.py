@@ -139,7 +139,7 @@ class _Trackio:
 
         self._trackio = trackio
         run = trackio.init(
-            os.environ.get("TRACKIO_PROJECT") or _PROJECT, name=_name(out), config=settings,
+            _PROJECT, name=_name(out), config=settings,
             resume="allow" if sent.ident else "never", embed=False, auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
         run.id = sent.ident or run.id  # of several of one name the right one
