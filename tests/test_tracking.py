@@ -148,6 +148,35 @@ def test_a_run_that_begins_anew_is_another_tracked_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_in_its_own_where_another_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    folders = [tmp_path / "a/first", tmp_path / "b/first"]
+    for folder, start in ((folders[0], 0), (folders[1], 0), (folders[0], 1)):
+        folder.mkdir(parents=True, exist_ok=True)
+        tracker = Tracker("trackio", folder, SETTINGS, start)
+        tracker.add({"loss": 1.0}, start + 1)
+        tracker.close()
+    own = [json.loads((folder / "trackio-run.json").read_text())["id"] for folder in folders]
+    with sqlite3.connect(next(tmp_path.glob("trackio/*.db"))) as base:
+        rows = base.execute("select run_id, step from metrics order by id").fetchall()
+    assert rows == [(own[0], 1), (own[1], 1), (own[0], 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
+def test_wandb_is_told_whether_a_run_has_ended_by_itself(tmp_path, killed):
+    tracker = log_steps(tmp_path, "wandb", 0, 1)
+    process = tracker._process
+    if killed:
+        process.stdin.close()
+        process.wait(30)
+    tracker.close()
+    (path,) = tmp_path.glob("wandb/*run-*/*.wandb")
+    codes = [record.exit.exit_code for record in records(path) if record.WhichOneof("record_type") == "exit"]
+    assert codes == [int(killed)]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "short", "a" * 40])
 def test_without_a_login_or_a_network_wandb_is_offline_and_says_so(tmp_path, monkeypatch, said, key):
     monkeypatch.delenv("WANDB_MODE")

@@ -167,7 +167,12 @@ class RunConfig:
         changeable_on_resume=True,
     )
     save_every: int = setting(
-        1000, "Steps between two checkpoints.", unit="STEPS", low=1, group=OUTPUT, changeable_on_resume=True
+        1000,
+        "Steps between two checkpoints, and two validations.",
+        unit="STEPS",
+        low=1,
+        group=OUTPUT,
+        changeable_on_resume=True,
     )
     keep: int = setting(
         3, "Number of checkpoints that are kept, the newest.", low=1, group=OUTPUT, changeable_on_resume=True

@@ -83,6 +83,7 @@ class Tracker:
     def close(self) -> None:
         """Let the process send what is left, for some seconds."""
         deadline = time.monotonic() + _ENDS
+        self._send({"end": True})
         while self._process and self._waiting and time.monotonic() < deadline:
             select.select([], [self._input], [], deadline - time.monotonic())
             self._write()

@@ -1,8 +1,8 @@
 """The process that `dptmat.training.tracking` starts: numbers come by standard input, and go to a tracker's library.
 
-It reads a JSON object a line: first the settings of the run, then numbers of steps. It writes a sentence a line for
-people: an empty one when it has begun, and with a ``!`` before it the one that it ends with. The end of the input ends
-it within seconds, also where the run was killed.
+It reads a JSON object a line: first the settings of the run, then numbers of steps, and at last that the run ends. It
+writes a sentence a line for people: an empty one when it has begun, and with a ``!`` before it the one that it ends
+with. The end of the input ends it within seconds, also where the run was killed.
 
 In the output folder ``wandb-run.json`` or ``trackio-run.json`` tells which tracked run it is, and by the name of each
 number its last step: what a resumed run does again has the same numbers, and is not sent twice.
@@ -39,8 +39,8 @@ class _Run(Protocol):
     def log(self, numbers: dict[str, float], step: int) -> None:
         """Take numbers of a step."""
 
-    def finish(self) -> None:
-        """Send what is left."""
+    def finish(self, exit_code: int) -> None:
+        """Send what is left, and whether the run has ended by itself: 0, or 1 where it was killed."""
 
 
 class _Sent:
@@ -109,10 +109,10 @@ class _Wandb:
     def log(self, numbers: dict[str, float], step: int) -> None:
         self._run.log(numbers, step=max(step, self._floor))
 
-    def finish(self) -> None:
+    def finish(self, exit_code: int) -> None:
         folder = self._run.settings.sync_dir
         try:
-            self._run.finish()
+            self._run.finish(exit_code)
         except TimeoutError:
             self._say(f"not all was sent within {_SENDS:.0f} s; wandb sync {folder} sends the rest")
 
@@ -148,20 +148,23 @@ class _Trackio:
     def log(self, numbers: dict[str, float], step: int) -> None:
         self._trackio.log(numbers, step=step)
 
-    def finish(self) -> None:
+    def finish(self, exit_code: int) -> None:
         self._trackio.finish()
 
 
-def _follow(run: _Run, sent: _Sent, lines: TextIO) -> None:
-    """Hand what comes to the tracked run, until there is no more."""
+def _follow(run: _Run, sent: _Sent, lines: TextIO) -> int:
+    """Hand what comes to the tracked run, until there is no more; 0 if the run ends by itself, 1 if it was killed."""
     sent.note(run.id)
     for line in lines:
         if not line.endswith("\n"):
-            return
+            break
         message = json.loads(line)
+        if "end" in message:
+            return 0
         if numbers := sent.news(message["numbers"], message["step"]):
             run.log(numbers, message["step"])
             sent.note(run.id, numbers, message["step"])
+    return 1
 
 
 def _take_streams() -> tuple[TextIO, TextIO]:
@@ -194,9 +197,9 @@ def main(kind: str, out: Path) -> None:
             begin: Callable[..., _Run] = _Wandb if kind == "wandb" else _Trackio
             run = begin(out, head["settings"], sent, say)
             say("")
-            _follow(run, sent, lines)
+            exit_code = _follow(run, sent, lines)
             signal.alarm(_ENDS)
-            run.finish()
+            run.finish(exit_code)
     except BaseException as error:
         say(f"!{first_line(error)}")
         signal.alarm(_ENDS)
