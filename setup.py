@@ -56,7 +56,7 @@ setup(
     ],
     extras_require={
         **STACKS,
-        "demo": ["scikit-image>=0.22"],
+        "demo": ["scikit-image>=0.22"],  # its photographs
         "onnx": ONNX,
         "parquet": PARQUET,
         "ray": ["ray>=2.40"],
@@ -67,7 +67,9 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6",
+            "ipykernel>=6",
             "mypy>=1.11",
+            "nbclient>=0.8",
             "playwright>=1.40",  # drives a Chromium that is installed already
             "ruff==0.17.6",
             "setuptools>=68",

@@ -12,12 +12,13 @@ class FinetuneConfig(RunConfig):
     """Settings of a fine-tuning run; the defaults are the published ones."""
 
     fg: str = setting(
-        dataclasses.MISSING, "Foregrounds, their colors: a folder, or a text file with a path per line.",
+        dataclasses.MISSING,
+        "Foregrounds, their colors: a folder, or a text file with a path per line; or cut-outs, with alpha channels.",
         unit="DIR|FILE", group=DATA, changeable_on_resume=True,
     )  # fmt: skip
     alpha: str = setting(
-        dataclasses.MISSING, "Their alpha mattes, files of the same names.", unit="DIR|FILE", group=DATA,
-        changeable_on_resume=True,
+        "", "Their alpha mattes, files of the same names; needless where the foregrounds are cut-outs.",
+        unit="DIR|FILE", group=DATA, changeable_on_resume=True,
     )  # fmt: skip
     bg: str = setting(
         dataclasses.MISSING,

@@ -30,6 +30,7 @@ from dptmat.losses import matting_losses, refine
 from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import REFINE_OS1, REFINE_OS4, Recipe
 from dptmat.pipelines.finetune import FinetuneSource
+from dptmat.pipelines.source import name_of
 from dptmat.tasks.evaluate import evaluate, table
 from dptmat.tasks.validation import Validation
 from dptmat.training import distributed
@@ -84,7 +85,7 @@ class Finetuning:
     preview_rows = 4
 
     def __init__(self, settings: FinetuneConfig, process: Process) -> None:
-        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha, settings.out)
+        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha or None, settings.out)
         if process.is_main:
             for path, reason in empty:
                 name_bad(str(path), reason)
@@ -100,7 +101,8 @@ class Finetuning:
         smallest = 2 if settings.model == "mgmatting" else 1
         self.micro_batch = choose_micro_batch(settings, process.world_size, smallest, _MICRO_BATCH)
         self.steps = settings.steps
-        files = "\n".join(f"{Path(f.fg).name}\t{Path(f.alpha).name}\t{f.width}\t{f.height}" for f in foregrounds)
+        names = ((Path(name_of(f.fg)).name, Path(name_of(f.alpha)).name) for f in foregrounds)
+        files = "\n".join(f"{a}\t{b}\t{f.width}\t{f.height}" for (a, b), f in zip(names, foregrounds, strict=True))
         digest = blake2b(files.encode(errors="surrogateescape"), digest_size=16).hexdigest()
         photographs = fingerprint(backgrounds, self.sampler)
         self.data_fingerprint = {**photographs, "digest": f"{photographs['digest']}{digest}"}
