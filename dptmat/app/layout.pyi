@@ -1,0 +1,116 @@
+"""What is on the page: gradio's components, in three steps."""
+
+from typing import Any
+
+import gradio as gr
+
+from dptmat.app.steps import BRUSHES
+
+KINDS = ("Trimap", "Rough mask")
+STATES = {"Foreground": 2, "Background": 0, "Unknown": 1}  # what can be painted, as values of a trimap
+DOWNLOADS = {"alpha": "alpha", "cutout": "cut-out", "composite": "picture"}
+_RESULTS = {
+    "composite": ("On the new background", "The foreground's own colours, over the new background."),
+    "cutout": ("Cut-out", "The foreground's own colours; where the chequerboard is seen it is transparent."),
+    "alpha": ("Alpha", "How opaque the foreground is: white wholly, black not at all, grey in between."),
+    "marks": ("Trimap", "What the network was told: foreground is green, background blue; the rest it found out."),
+}
+
+from gradio.events import Dependency
+
+class Upload(gr.Image):
+    """An image as it was uploaded, whatever it is: this library reads it, and says what is wrong with it."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> str | None:
+        return payload.path if payload else None
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+def brush(state: str) -> gr.Brush:
+    """The brush for one of STATES; the others are beside it."""
+    colors = {name: "#{:02x}{:02x}{:02x}".format(*BRUSHES[value]) for name, value in STATES.items()}
+    return gr.Brush(default_size=24, colors=list(colors.values()), default_color=colors[state], color_mode="fixed")
+
+class Layout:
+    """The components, to be made inside of ``gradio.Blocks``.
+
+    Args:
+        names: Of the networks, one or two.
+        marked: Whether one of them needs a trimap.
+    """
+
+    def __init__(self, names: list[str], marked: bool) -> None:
+        how = ", mark roughly what is foreground and what is background," if marked else ""
+        gr.Markdown(
+            f"# Cut out a photograph\nLoad a photograph{how} and press **Cut out**. "
+            "Nothing leaves this computer, and nothing is kept when you are done."
+        )
+        with gr.Row():
+            with gr.Column(scale=2, min_width=280):
+                gr.Markdown("## 1. Photograph")
+                self.photograph = Upload(
+                    label="Photograph", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="photograph"
+                )
+                self._draw_file()
+            with gr.Column(scale=3, min_width=320):
+                self._draw_marking(marked)
+        with gr.Column(visible=False) as self.results:
+            self._draw_results(names)
+
+    def _draw_file(self) -> None:
+        with gr.Accordion("Or load a trimap or a mask", open=False, visible=False) as self.loading:
+            self.file = gr.File(label="Trimap or mask, as large as the photograph", height=140, elem_id="trimap")
+            self.kind = gr.Radio(KINDS, value=KINDS[0], label="What the file is", elem_id="kind")
+            self.width = gr.Slider(
+                0.2, 15, 3, step=0.1, label="Unknown to either side of its outline, % of the longer side",
+                visible=False, elem_id="width",
+            )  # fmt: skip
+
+    def _draw_marking(self, marked: bool) -> None:
+        gr.Markdown("## 2. Foreground and background" if marked else "## 2. Cut out")
+        with gr.Column(visible=False) as self.marking:
+            self.brush = gr.Radio(list(STATES), value="Foreground", label="Paint with", elem_id="brush")
+            self.editor = gr.ImageEditor(
+                show_label=False, sources=[], transforms=[], layers=False, brush=brush("Foreground"),
+                eraser=gr.Eraser(default_size=24), type="numpy", image_mode="RGBA", format="png", buttons=[],
+                height=480, elem_id="editor",
+            )  # fmt: skip
+            gr.Markdown("A few strokes will do. What has no mark is unknown: there the network finds out.")
+        self.go = gr.Button("Cut out", variant="primary", elem_id="go")
+
+    def _draw_results(self, names: list[str]) -> None:
+        several = len(names) > 1
+        gr.Markdown("## 3. Result")
+        self.said = gr.Markdown(elem_id="said")
+        self.slider = gr.ImageSlider(
+            label="Alpha: " + " | ".join(names), type="filepath", buttons=["fullscreen"], visible=several,
+            elem_id="slider",
+        )  # fmt: skip
+        with gr.Row():
+            with gr.Column(scale=2, min_width=280):
+                self.which = gr.Radio(names, value=names[0], label="Network", visible=several, elem_id="which")
+                self.color = gr.ColorPicker("#3a7d44", label="New background: a colour", elem_id="color")
+                self.picture = Upload(
+                    label="Or a picture", sources=["upload", "clipboard"], height=160, buttons=[], elem_id="picture"
+                )
+                self.downloads = {
+                    kind: gr.DownloadButton(f"Download the {what}", elem_id=f"download-{kind}")
+                    for kind, what in DOWNLOADS.items()
+                }
+            with gr.Column(scale=3, min_width=320), gr.Tabs():
+                self.shown = {kind: self._draw_result(kind, *told) for kind, told in _RESULTS.items()}
+
+    @staticmethod
+    def _draw_result(kind: str, title: str, told: str) -> gr.Image:
+        with gr.Tab(title):
+            gr.Markdown(told)
+            return gr.Image(
+                show_label=False, interactive=False, buttons=["fullscreen"], type="filepath", height=480,
+                elem_id=f"shown-{kind}", alt_text=title,
+            )  # fmt: skip
