@@ -18,13 +18,13 @@ _RESULTS = {
 }
 
 
-class Upload(gr.Image):
-    """An image as it was uploaded, whatever it is: this library reads it, and says what is wrong with it."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> str | None:
-        return payload.path if payload else None
+def _upload(**options: Any) -> gr.Image:
+    """Make a place for an image that is handed over as it was uploaded, whatever it is: this library reads it, and says
+    what is wrong with it. A subclass would do, but of each one gradio writes a file into this folder.
+    """
+    place = gr.Image(sources=["upload", "clipboard"], buttons=[], **options)
+    place.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    return place
 
 
 _COLORS = {name: "#{:02x}{:02x}{:02x}".format(*BRUSHES[value]) for name, value in STATES.items()}
@@ -53,9 +53,7 @@ class Layout:
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 gr.Markdown("## 1. Photograph")
-                self.photograph = Upload(
-                    label="Photograph", sources=["upload", "clipboard"], height=240, buttons=[], elem_id="photograph"
-                )
+                self.photograph = _upload(label="Photograph", height=240, elem_id="photograph")
                 self._draw_file()
             with gr.Column(scale=3, min_width=320):
                 self._draw_marking(marked)
@@ -95,9 +93,7 @@ class Layout:
             with gr.Column(scale=2, min_width=280):
                 self.which = gr.Radio(names, value=names[0], label="Network", visible=several, elem_id="which")
                 self.color = gr.ColorPicker("#3a7d44", label="New background: a colour", elem_id="color")
-                self.picture = Upload(
-                    label="Or a picture", sources=["upload", "clipboard"], height=160, buttons=[], elem_id="picture"
-                )
+                self.picture = _upload(label="Or a picture", height=160, elem_id="picture")
                 self.downloads = {
                     kind: gr.DownloadButton(f"Download the {what}", elem_id=f"download-{kind}")
                     for kind, what in DOWNLOADS.items()

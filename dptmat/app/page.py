@@ -1,12 +1,9 @@
 """What happens when a person touches the page: files come, strokes are read, networks compute, results are shown."""
 
 import html
-import logging
 import re
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,12 +14,11 @@ from torch import nn
 
 from dptmat.app import steps
 from dptmat.app.layout import DOWNLOADS, KINDS, TAKE_BRUSH, Layout
+from dptmat.app.messages import Messages
 from dptmat.app.session import Session
-from dptmat.errors import UserError, first_line
+from dptmat.errors import UserError
 from dptmat.tasks.predict import cut_out, quantize
 from dptmat.tasks.score import takes_trimap
-
-_logger = logging.getLogger(__name__)
 
 _Updates = dict[Any, Any]  # by components
 
@@ -47,7 +43,7 @@ class Page:
         tile: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._networks, self._folder = networks, folder
+        self._networks, self._folder, self._messages = networks, folder, Messages(folder)
         self._matte = partial(steps.matte, tile=tile, dtype=dtype)
         self._marked = any(map(takes_trimap, networks.values()))
         with gr.Blocks(title="dptmat", analytics_enabled=False, delete_cache=(600, 3600)) as self.blocks:
@@ -86,7 +82,7 @@ class Page:
         if session:
             session.close()
         on = self._on
-        empty = {each: None for each in (on.photograph, on.file, on.editor, on.slider, *on.shown.values())}
+        empty = dict.fromkeys((on.photograph, on.file, on.editor, on.slider, *on.shown.values()))
         return {
             **empty, self._session: None, on.loading: gr.update(visible=False), on.marking: gr.update(visible=False),
             on.results: gr.update(visible=False),
@@ -96,10 +92,10 @@ class Page:
         """Take a new photograph in place of the former one; of one that cannot be read the former one stays."""
         on = self._on
         try:
-            with self._warnings():
+            with self._messages.heard():
                 image = steps.read_photograph(upload) if upload else None
         except (UserError, MemoryError) as error:
-            self._refuse(error)
+            self._messages.refuse(error)
             return {on.photograph: session.path("shown") if session else None}
         if image is None or upload is None:
             return {}
@@ -120,10 +116,10 @@ class Page:
         if session is None:
             return updates
         try:
-            with self._warnings():
+            with self._messages.heard():
                 session.trimap = steps.load_trimap(file, session.shape, width if masks else None) if file else None
         except (UserError, MemoryError) as error:
-            self._refuse(error)
+            self._messages.refuse(error)
             session.trimap = None
         shown = steps.tint(session.read("shown"), session.trimap)
         return {**updates, on.editor: _editor(session.write("tinted", shown), marks)}
@@ -145,7 +141,7 @@ class Page:
                 session.write(self._called(i, "alpha"), quantize(alpha, 8))
             yield self._look(session, which, color, picture)
         except Exception as error:  # else the button would stay as it is
-            self._refuse(error)
+            self._messages.refuse(error)
         yield {go: gr.update(value="Cut out", interactive=True)}
 
     def _show_alphas(
@@ -176,7 +172,7 @@ class Page:
         alphas, told = [], []
         for name, network in self._networks.items():
             started = time.perf_counter()
-            with self._warnings():
+            with self._messages.heard():
                 alphas.append(self._matte(network, image, trimap))
             told.append(f"{html.escape(name)}: {time.perf_counter() - started:.1f} s")
         return f"{image.shape[1]} x {image.shape[0]} pixels; {', '.join(told)}", alphas
@@ -194,10 +190,10 @@ class Page:
         background = read_color(color)
         if picture:
             try:
-                with self._warnings():
+                with self._messages.heard():
                     background = steps.fill(steps.read_photograph(picture), cutout.shape)
             except (UserError, MemoryError) as error:
-                self._refuse(error)
+                self._messages.refuse(error)
                 updates[on.picture] = None
         composite = steps.over(cutout, background)
         session.write(self._called(i, "composite"), composite)
@@ -207,46 +203,6 @@ class Page:
         }  # fmt: skip
         updates |= {on.shown[kind]: session.write(f"shown_{kind}", look) for kind, look in looks.items()}
         return updates | {on.downloads[kind]: session.path(self._called(i, kind)) for kind in DOWNLOADS}
-
-    def _plain(self, error: object) -> str:
-        """Word a message for a person at the page: without folders, and with the command's options."""
-        text = re.sub(re.escape(self._folder) + r"[/\\](?:[^/\\\s]+[/\\])*", "", str(error))
-        return html.escape(re.sub(r"`(\w+)`", r"--\1", text))
-
-    def _refuse(self, error: Exception) -> None:
-        """Say on the page in one line what a person can mend; what is our own fault goes to the terminal as well."""
-        told = self._plain(error)
-        if isinstance(error, MemoryError):
-            told = "The memory does not suffice for a photograph of this size; make it smaller."
-        elif not isinstance(error, UserError):
-            _logger.exception("the page failed")
-            told = f"Something went wrong here ({html.escape(first_line(error))}); the terminal shows where."
-        gr.Warning(told, title="That did not work", duration=20)
-
-    @contextmanager
-    def _warnings(self) -> Iterator[None]:
-        """Show on the page what the library warns of meanwhile."""
-        heard, logger = _Heard(), logging.getLogger("dptmat")
-        logger.addHandler(heard)
-        try:
-            yield
-        finally:
-            logger.removeHandler(heard)
-            for line in heard.lines:
-                gr.Info(self._plain(line), title="Note")
-
-
-class _Heard(logging.Handler):
-    """Keeps the warnings of this thread."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self.lines.append(record.getMessage())
 
 
 def read_color(color: str) -> np.ndarray:  # uint8 [3]

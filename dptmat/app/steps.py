@@ -63,7 +63,7 @@ def paint(
     trimap: np.ndarray,  # uint8 [H, W]: 0, 1, 2
     strokes: np.ndarray | None,  # uint8 [h, w, 4]: red, green, blue, opacity; of any size
 ) -> np.ndarray:  # uint8 [H, W]
-    """Paint strokes in the colours of BRUSHES over a trimap: the nearest colour counts, wherever half of it is there."""
+    """Paint strokes in the colours of BRUSHES over a trimap: the nearest colour counts, from half its opacity."""
     if strokes is None or not strokes[..., 3].any():
         return trimap
     colors = strokes[..., :3].astype(np.int32)
