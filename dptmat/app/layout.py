@@ -1,6 +1,7 @@
 """What is on the page: gradio's components, in three steps."""
 
 import json
+from abc import ABCMeta
 from typing import Any
 
 import gradio as gr
@@ -18,13 +19,20 @@ _RESULTS = {
 }
 
 
+def _as_uploaded(place: Any, payload: Any) -> str | None:
+    return payload.path if payload else None
+
+
+# An image component that hands over the file as it is: this library reads it, and says what is wrong with it. An
+# ordinary subclass would do, but of each one gradio's metaclass writes a file into this folder.
+_Upload: Any = ABCMeta.__new__(
+    type(gr.Image), "_Upload", (gr.Image,), {"is_template": True, "preprocess": _as_uploaded}
+)
+
+
 def _upload(**options: Any) -> gr.Image:
-    """Make a place for an image that is handed over as it was uploaded, whatever it is: this library reads it, and says
-    what is wrong with it. A subclass would do, but of each one gradio writes a file into this folder.
-    """
-    place = gr.Image(sources=["upload", "clipboard"], buttons=[], **options)
-    place.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-    return place
+    """Make a place for a file to be dropped on, or pasted into."""
+    return _Upload(sources=["upload", "clipboard"], buttons=[], **options)
 
 
 _COLORS = {name: "#{:02x}{:02x}{:02x}".format(*BRUSHES[value]) for name, value in STATES.items()}

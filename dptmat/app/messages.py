@@ -4,6 +4,7 @@ import html
 import logging
 import re
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,7 +36,7 @@ class Messages:
         if isinstance(error, MemoryError):
             told = "The memory does not suffice for a photograph of this size; make it smaller."
         elif not isinstance(error, UserError):
-            _logger.error("the page failed", exc_info=error)
+            _logger.error("".join(traceback.format_exception(error)))
             told = f"Something went wrong ({self.plain(first_line(error))}); the terminal says where."
         gr.Warning(told, title="That did not work", duration=20)
 
