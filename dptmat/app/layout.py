@@ -11,12 +11,17 @@ from dptmat.app.steps import BRUSHES
 KINDS = ("Trimap", "Rough mask")
 STATES = {"Foreground": 2, "Background": 0, "Unknown": 1}  # what can be painted, as values of a trimap
 DOWNLOADS = {"alpha": "alpha", "cutout": "cut-out", "composite": "picture"}
-_RESULTS = {
-    "composite": ("On the new background", "The foreground's own colours, over the new background."),
-    "cutout": ("Cut-out", "The foreground's own colours; where the chequerboard is seen it is transparent."),
-    "alpha": ("Alpha", "How opaque the foreground is: white wholly, black not at all, grey in between."),
-    "marks": ("Trimap", "What the network was told: foreground is green, background blue; the rest it found out."),
-}
+VIEWS = {"On the new background": "composite", "Cut-out": "cutout", "Alpha": "alpha", "Trimap": "marks"}
+_MARK = (
+    "Paint a few strokes on what is surely foreground, and a few on what is surely background. Leave edges, hair and "
+    "all that is see-through without a mark: how opaque that is the network finds out. The nearer the marks come to "
+    "it, the better."
+)
+_VIEW = (
+    "The cut-out has the foreground's own colours, and is transparent where the chequerboard is seen. Alpha is how "
+    "opaque the foreground is: white wholly, black not at all."
+)
+_VIEW_MARKED = " The trimap is what the network was told: foreground is green, background blue."
 
 
 def _as_uploaded(place: Any, payload: Any) -> str | None:
@@ -66,7 +71,7 @@ class Layout:
             with gr.Column(scale=3, min_width=320):
                 self._draw_marking(marked)
         with gr.Column(visible=False) as self.results:
-            self._draw_results(names)
+            self._draw_results(names, marked)
 
     def _draw_file(self) -> None:
         with gr.Accordion("Or load a trimap or a mask", open=False, visible=False) as self.loading:
@@ -79,17 +84,18 @@ class Layout:
 
     def _draw_marking(self, marked: bool) -> None:
         gr.Markdown("## 2. Foreground and background" if marked else "## 2. Cut out")
+        self.hint = gr.Markdown("First load a photograph.")
         with gr.Column(visible=False) as self.marking:
+            gr.Markdown(_MARK)
             self.brush = gr.Radio(list(STATES), value="Foreground", show_label=False, elem_id="brush")
             self.editor = gr.ImageEditor(
                 show_label=False, sources=[], transforms=[], layers=False, brush=gr.Brush(**_BRUSH),
                 eraser=gr.Eraser(24), type="numpy", image_mode="RGBA", format="png", buttons=[],
                 height=480, elem_id="editor",
             )  # fmt: skip
-            gr.Markdown("A few strokes will do. What has no mark is unknown: there the network finds out.")
         self.go = gr.Button("Cut out", variant="primary", elem_id="go")
 
-    def _draw_results(self, names: list[str]) -> None:
+    def _draw_results(self, names: list[str], marked: bool) -> None:
         several = len(names) > 1
         gr.Markdown("## 3. Result")
         self.said = gr.Markdown(elem_id="said")
@@ -106,14 +112,12 @@ class Layout:
                     kind: gr.DownloadButton(f"Download the {what}", elem_id=f"download-{kind}")
                     for kind, what in DOWNLOADS.items()
                 }
-            with gr.Column(scale=3, min_width=320), gr.Tabs():
-                self.shown = {kind: self._draw_result(kind, *told) for kind, told in _RESULTS.items()}
-
-    @staticmethod
-    def _draw_result(kind: str, title: str, told: str) -> gr.Image:
-        with gr.Tab(title):
-            gr.Markdown(told)
-            return gr.Image(
-                show_label=False, interactive=False, buttons=["fullscreen"], type="filepath", height=480,
-                elem_id=f"shown-{kind}", alt_text=title,
-            )  # fmt: skip
+            with gr.Column(scale=3, min_width=320):
+                self.view = gr.Radio(
+                    list(VIEWS)[: 4 if marked else 3], value=next(iter(VIEWS)), show_label=False, elem_id="view"
+                )
+                self.shown = gr.Image(
+                    show_label=False, interactive=False, buttons=["fullscreen"], type="filepath", height=480,
+                    elem_id="shown", alt_text="What is chosen above",
+                )  # fmt: skip
+                gr.Markdown(_VIEW + _VIEW_MARKED * marked)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dptmat.app import steps
-from dptmat.app.layout import DOWNLOADS, KINDS, TAKE_BRUSH, Layout
+from dptmat.app.layout import DOWNLOADS, KINDS, TAKE_BRUSH, VIEWS, Layout
 from dptmat.app.messages import Messages
 from dptmat.app.session import Session
 from dptmat.errors import UserError
@@ -54,10 +54,13 @@ class Page:
     def _connect(self) -> None:
         on, session = self._on, self._session
         everything = [
-            session, on.photograph, on.loading, on.file, on.width, on.marking, on.editor, on.go, on.results, on.said,
-            on.slider, on.picture, *on.shown.values(), *on.downloads.values(),
+            session, on.photograph, on.loading, on.file, on.width, on.hint, on.marking, on.editor, on.go, on.results,
+            on.said, on.slider, on.picture, on.view, on.shown, *on.downloads.values(),
         ]  # fmt: skip
-        trimap, look = [session, on.file, on.kind, on.width, on.editor], [session, on.which, on.color, on.picture]
+        trimap, look = (
+            [session, on.file, on.kind, on.width, on.editor],
+            [session, on.view, on.which, on.color, on.picture],
+        )
         for event, handler, inputs, place in (
             (on.photograph.upload, self._load_photograph, [session, on.photograph], on.photograph),
             (on.photograph.clear, self._forget, [session], on.photograph),
@@ -66,6 +69,7 @@ class Page:
             (on.kind.input, self._load_trimap, trimap, on.file),
             (on.width.release, self._load_trimap, trimap, on.file),
             (on.go.click, self._cut_out, [*look, on.editor], on.said),
+            (on.view.input, self._turn, [session, on.view], on.shown),
             (on.which.input, self._look, look, on.picture),
             (on.color.input, self._look, look, on.picture),
             (on.picture.upload, self._look, look, on.picture),
@@ -82,10 +86,10 @@ class Page:
         if session:
             session.close()
         on = self._on
-        empty = dict.fromkeys((on.photograph, on.file, on.editor, on.slider, *on.shown.values()))
+        empty = dict.fromkeys((on.photograph, on.file, on.editor, on.slider, on.shown))
         return {
-            **empty, self._session: None, on.loading: gr.update(visible=False), on.marking: gr.update(visible=False),
-            on.results: gr.update(visible=False),
+            **empty, self._session: None, on.hint: gr.update(visible=True), on.results: gr.update(visible=False),
+            on.loading: gr.update(visible=False), on.marking: gr.update(visible=False),
         }  # fmt: skip
 
     def _load_photograph(self, session: Session | None, upload: str | None) -> _Updates:
@@ -103,8 +107,9 @@ class Page:
         session = Session(self._folder, upload, image.shape)
         shown = session.write("shown", steps.shrink(image))
         return {
-            **updates, self._session: session, on.photograph: shown, on.loading: gr.update(visible=self._marked),
-            on.marking: gr.update(visible=self._marked), on.editor: _editor(shown),
+            **updates, self._session: session, on.photograph: shown, on.hint: gr.update(visible=False),
+            on.loading: gr.update(visible=self._marked), on.marking: gr.update(visible=self._marked),
+            on.editor: _editor(shown),
         }  # fmt: skip
 
     def _load_trimap(
@@ -125,7 +130,13 @@ class Page:
         return {**updates, on.editor: _editor(session.write("tinted", shown), marks)}
 
     def _cut_out(
-        self, session: Session | None, which: str, color: str, picture: str | None, marks: dict[str, Any] | None
+        self,
+        session: Session | None,
+        view: str,
+        which: str,
+        color: str,
+        picture: str | None,
+        marks: dict[str, Any] | None,
     ) -> Iterator[_Updates]:
         """Let the networks compute; show the alphas when they are there, and then what takes longer."""
         go = self._on.go
@@ -139,7 +150,7 @@ class Page:
             for i, alpha in enumerate(alphas):
                 session.write(self._called(i, "cutout"), cut_out(image, alpha))
                 session.write(self._called(i, "alpha"), quantize(alpha, 8))
-            yield self._look(session, which, color, picture)
+            yield self._look(session, view, which, color, picture)
         except Exception as error:  # else the button would stay as it is
             self._messages.refuse(error)
         yield {go: gr.update(value="Cut out", interactive=True)}
@@ -147,14 +158,16 @@ class Page:
     def _show_alphas(
         self, session: Session, trimap: np.ndarray | None, told: str, alphas: list[np.ndarray]
     ) -> _Updates:
-        on, shown = self._on, session.read("shown")
+        on = self._on
+        if trimap is not None:
+            session.write("shown_marks", steps.tint(session.read("shown"), trimap))
         looks = [steps.shrink(quantize(alpha, 8)) for alpha in alphas]
         pair = [session.write(f"compared_{i}", look) for i, look in enumerate(looks)]
         return {
             on.results: gr.update(visible=True),
             on.said: told,
-            on.shown["marks"]: session.write("marks", shown if trimap is None else steps.tint(shown, trimap)),
-            on.shown["alpha"]: session.write("shown_alpha", looks[0]),
+            on.view: "Alpha",
+            on.shown: session.write("shown_alpha", looks[0]),
             on.slider: tuple(pair) if len(pair) > 1 else None,
         }
 
@@ -181,7 +194,7 @@ class Page:
         """Return the end of a file's name: the number of the network counts where there are two."""
         return kind if len(self._networks) == 1 else f"{i + 1}_{kind}"
 
-    def _look(self, session: Session | None, which: str, color: str, picture: str | None) -> _Updates:
+    def _look(self, session: Session | None, view: str, which: str, color: str, picture: str | None) -> _Updates:
         """Show the results of one network, over a colour or a picture."""
         on, i = self._on, list(self._networks).index(which)
         if session is None or not session.has(self._called(i, "cutout")):
@@ -201,8 +214,15 @@ class Page:
             "composite": steps.shrink(composite), "cutout": steps.chequer(steps.shrink(cutout)),
             "alpha": steps.shrink(cutout[..., 3]),
         }  # fmt: skip
-        updates |= {on.shown[kind]: session.write(f"shown_{kind}", look) for kind, look in looks.items()}
+        for kind, look in looks.items():
+            session.write(f"shown_{kind}", look)
+        updates |= {on.view: view, **self._turn(session, view)}
         return updates | {on.downloads[kind]: session.path(self._called(i, kind)) for kind in DOWNLOADS}
+
+    def _turn(self, session: Session | None, view: str) -> _Updates:
+        """Show another one of the results."""
+        kind = f"shown_{VIEWS[view]}"
+        return {self._on.shown: session.path(kind)} if session and session.has(kind) else {}
 
 
 def read_color(color: str) -> np.ndarray:  # uint8 [3]
