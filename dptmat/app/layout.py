@@ -60,8 +60,7 @@ class Layout:
     def __init__(self, names: list[str], marked: bool) -> None:
         how = ", mark roughly what is foreground and what is background," if marked else ""
         gr.Markdown(
-            f"# Cut out a photograph\nLoad a photograph{how} and press **Cut out**. "
-            "Nothing leaves this computer, and nothing is kept when you are done."
+            f"# Cut out a photograph\nLoad a photograph{how} and press **Cut out**. Nothing leaves this computer."
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
@@ -104,14 +103,6 @@ class Layout:
             elem_id="slider",
         )  # fmt: skip
         with gr.Row():
-            with gr.Column(scale=2, min_width=280):
-                self.which = gr.Radio(names, value=names[0], label="Network", visible=several, elem_id="which")
-                self.color = gr.ColorPicker("#3a7d44", label="New background: a colour", elem_id="color")
-                self.picture = _upload(label="Or a picture", height=160, elem_id="picture")
-                self.downloads = {
-                    kind: gr.DownloadButton(f"Download the {what}", elem_id=f"download-{kind}")
-                    for kind, what in DOWNLOADS.items()
-                }
             with gr.Column(scale=3, min_width=320):
                 self.view = gr.Radio(
                     list(VIEWS)[: 4 if marked else 3], value=next(iter(VIEWS)), show_label=False, elem_id="view"
@@ -121,3 +112,11 @@ class Layout:
                     elem_id="shown", alt_text="What is chosen above",
                 )  # fmt: skip
                 gr.Markdown(_VIEW + _VIEW_MARKED * marked)
+            with gr.Column(scale=2, min_width=280):
+                self.which = gr.Radio(names, value=names[0], label="Network", visible=several, elem_id="which")
+                self.color = gr.ColorPicker("#3a7d44", label="New background: a colour", elem_id="color")
+                self.picture = _upload(label="Or a picture", height=160, elem_id="picture")
+                self.downloads = {
+                    kind: gr.DownloadButton(f"Download the {what}", elem_id=f"download-{kind}")
+                    for kind, what in DOWNLOADS.items()
+                }

@@ -199,8 +199,8 @@ class Page:
         on, i = self._on, list(self._networks).index(which)
         if session is None or not session.has(self._called(i, "cutout")):
             return {}
-        cutout, updates = session.read(self._called(i, "cutout")), {}
-        background = read_color(color)
+        updates: _Updates = {}
+        cutout, background = session.read(self._called(i, "cutout")), read_color(color)
         if picture:
             try:
                 with self._messages.heard():

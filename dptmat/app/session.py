@@ -4,8 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from dptmat.data.image_io import LEVELS, read_image, read_trimap, write_png
 
@@ -67,8 +67,8 @@ class Session:
 
     def read(self, kind: str) -> np.ndarray:
         """Read an image that was written: uint8 [H, W, 3], or [H, W, 4] with opacity."""
-        image = cv2.imread(self.path(kind), cv2.IMREAD_UNCHANGED)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+        with Image.open(self.path(kind)) as image:
+            return np.asarray(image)
 
     def _forget(self, kind: str) -> None:
         if former := self._made.pop(kind, None):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dptmat.data.image_io import read_image, read_mask, read_size, read_trimap, require_same_size
+from dptmat.data.image_io import read_image, read_mask, read_size, read_trimap, require_one_size
 from dptmat.data.trimaps import from_mask
 from dptmat.errors import UserError
 from dptmat.inference import predict_within_memory
@@ -48,11 +48,12 @@ def load_trimap(path: str | Path, shape: tuple[int, ...], width: float | None = 
         UserError: It cannot be read, is of another size, or says of all pixels that they are known, or unknown.
     """
     given = read_trimap(path) if width is None else read_mask(path)
-    require_same_size(str(path), photograph=np.empty(shape[:2], np.bool_), given=given)
+    sizes = {"photograph": shape, "trimap" if width is None else "mask": given.shape}
+    require_one_size(str(path), **{kind: (size[1], size[0]) for kind, size in sizes.items()})
     trimap = given if width is None else from_mask(given, width / 100 * max(shape[:2]))
     if width is None and not (trimap == 1).any():
         raise UserError(f"{path} leaves nothing unknown, as a mask does; say that it is a mask")
-    if width is not None and np.ptp(given >= 128) == 0:
+    if width is not None and len(np.unique(given >= 128)) == 1:
         raise UserError(f"{path} has no outline: it is foreground everywhere, or nowhere")
     if not (trimap != 1).any():
         raise UserError(f"{path} leaves nothing known{'' if width is None else '; take a narrower band'}")
@@ -70,8 +71,8 @@ def paint(
     distances = np.stack([((colors - brush) ** 2).sum(-1) for brush in BRUSHES.astype(np.int32)])
     states = np.where(strokes[..., 3] >= 128, distances.argmin(0), _UNPAINTED).astype(np.uint8)
     height, width = trimap.shape
-    states = cv2.resize(states, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.where(states == _UNPAINTED, trimap, states)
+    enlarged = cv2.resize(states, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.where(enlarged == _UNPAINTED, trimap, enlarged).astype(np.uint8)
 
 
 def require_marks(trimap: np.ndarray) -> np.ndarray:
