@@ -3,7 +3,7 @@
 import html
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ class Page:
 
     def __init__(
         self,
-        networks: dict[str, nn.Module],
+        networks: Mapping[str, nn.Module],
         folder: str,
         *,
         tile: int | None = None,

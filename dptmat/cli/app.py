@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -75,13 +76,17 @@ def app_command(checkpoint: tuple[str, ...], port: int | None, device: str, amp:
 
 @contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """End the process though a thread computes, for which Python would wait; as `dptmat.cli.main` ends it."""
+    """End the process also while a thread computes, for which Python would wait; as `dptmat.cli.main` ends it."""
     try:
         yield
-    except KeyboardInterrupt:
-        click.echo("dptmat: interrupted", err=True)
-        status = 130
-    except SystemExit as error:
-        status = int(error.code or 0)
-    give_up_unless_flushed(sys.stdout)
-    os._exit(status)
+    except (KeyboardInterrupt, SystemExit) as error:
+        others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+        waited_for = [thread for thread in others if not thread.daemon]
+        for thread in waited_for:
+            thread.join(0.2)
+        if not any(thread.is_alive() for thread in waited_for):
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            click.echo("dptmat: interrupted", err=True)
+        give_up_unless_flushed(sys.stdout)
+        os._exit(130 if isinstance(error, KeyboardInterrupt) else int(error.code or 0))
