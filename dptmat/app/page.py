@@ -57,10 +57,9 @@ class Page:
             session, on.photograph, on.loading, on.file, on.width, on.hint, on.marking, on.editor, on.go, on.results,
             on.said, on.slider, on.picture, on.view, on.shown, *on.downloads.values(),
         ]  # fmt: skip
-        trimap, look = (
-            [session, on.file, on.kind, on.width, on.editor],
-            [session, on.view, on.which, on.color, on.picture],
-        )
+        trimap = [session, on.file, on.kind, on.width, on.editor]
+        look = [session, on.view, on.which, on.color, on.picture]
+        connect = partial(self._connect_one, everything)
         for event, handler, inputs, place in (
             (on.photograph.upload, self._load_photograph, [session, on.photograph], on.photograph),
             (on.photograph.clear, self._forget, [session], on.photograph),
@@ -68,18 +67,24 @@ class Page:
             (on.file.clear, self._load_trimap, trimap, on.file),
             (on.kind.input, self._load_trimap, trimap, on.file),
             (on.width.release, self._load_trimap, trimap, on.file),
-            (on.go.click, self._cut_out, [*look, on.editor], on.said),
             (on.view.input, self._turn, [session, on.view], on.shown),
             (on.which.input, self._look, look, on.picture),
             (on.color.input, self._look, look, on.picture),
             (on.picture.upload, self._look, look, on.picture),
             (on.picture.clear, self._look, look, on.picture),
         ):
-            event(
-                handler, inputs, everything, show_progress="minimal", show_progress_on=place, concurrency_limit=1,
-                concurrency_id="computing", api_visibility="private",
-            )  # fmt: skip
+            connect(event, handler, inputs, place)
+        computed = connect(on.go.click, self._cut_out, [session, on.editor], on.said)
+        connect(computed.then, self._look, look, on.shown)  # what was hidden until now takes its value then
         on.brush.input(None, on.brush, on.editor, js=TAKE_BRUSH)
+
+    @staticmethod
+    def _connect_one(outputs: list[Any], event: Any, handler: Any, inputs: list[Any], place: Any) -> Any:
+        """Let an event call a handler, one at a time on all pages; ``place`` is where its progress is seen."""
+        return event(
+            handler, inputs, outputs, show_progress="minimal", show_progress_on=place, concurrency_limit=1,
+            concurrency_id="computing", api_visibility="private",
+        )  # fmt: skip
 
     def _forget(self, session: Session | None) -> _Updates:
         """Forget the photograph and all that was made of it."""
@@ -129,16 +134,8 @@ class Page:
         shown = steps.tint(session.read("shown"), session.trimap)
         return {**updates, on.editor: _editor(session.write("tinted", shown), marks)}
 
-    def _cut_out(
-        self,
-        session: Session | None,
-        view: str,
-        which: str,
-        color: str,
-        picture: str | None,
-        marks: dict[str, Any] | None,
-    ) -> Iterator[_Updates]:
-        """Let the networks compute; show the alphas when they are there, and then what takes longer."""
+    def _cut_out(self, session: Session | None, marks: dict[str, Any] | None) -> Iterator[_Updates]:
+        """Let the networks compute, and show the alphas before what takes longer is made."""
         go = self._on.go
         yield {go: gr.update(value="Computing …", interactive=False)}
         try:
@@ -150,7 +147,6 @@ class Page:
             for i, alpha in enumerate(alphas):
                 session.write(self._called(i, "cutout"), cut_out(image, alpha))
                 session.write(self._called(i, "alpha"), quantize(alpha, 8))
-            yield self._look(session, view, which, color, picture)
         except Exception as error:  # else the button would stay as it is
             self._messages.refuse(error)
         yield {go: gr.update(value="Cut out", interactive=True)}
@@ -166,7 +162,6 @@ class Page:
         return {
             on.results: gr.update(visible=True),
             on.said: told,
-            on.view: "Alpha",
             on.shown: session.write("shown_alpha", looks[0]),
             on.slider: tuple(pair) if len(pair) > 1 else None,
         }
