@@ -12,6 +12,7 @@ STACKS = {
 
 # 0.11.1 is the last release for Python 3.10.
 REMOTE = ["obstore>=0.11"]
+APP = ["gradio>=6.31"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
 TRACKIO = ["trackio>=0.43"]
 WANDB = ["wandb>=0.31"]  # with a limit of the time that it takes at the end
@@ -34,7 +35,12 @@ setup(
     python_requires=">=3.10",
     package_dir={"dptmat": "dptmat", "dptmat.kernels": "kernels", "dptmat.pipelines": "pipelines"},
     packages=[*find_packages(include=["dptmat", "dptmat.*"]), "dptmat.kernels", "dptmat.pipelines"],
-    package_data={"dptmat": ["py.typed"], "dptmat.report": ["*.html", "*.md"], "dptmat.kernels": ["*.cu", "*.cuh"]},
+    package_data={
+        "dptmat": ["py.typed"],
+        "dptmat.app": ["*.css"],
+        "dptmat.report": ["*.html", "*.md"],
+        "dptmat.kernels": ["*.cu", "*.cuh"],
+    },
     install_requires=[
         "click>=8.2",
         "filelock>=3.12",
@@ -56,6 +62,7 @@ setup(
     ],
     extras_require={
         **STACKS,
+        "app": APP,
         "demo": ["scikit-image>=0.22"],  # its photographs
         "onnx": ONNX,
         "parquet": PARQUET,
@@ -76,6 +83,7 @@ setup(
             "scikit-image>=0.22",
             "transformers>=4.50",  # its ViTMatte is what ours is compared with
             "onnxruntime>=1.20",
+            *APP,
             *ONNX,
             *PARQUET,
             *REMOTE,

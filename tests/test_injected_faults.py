@@ -373,4 +373,6 @@ def test_every_option_that_takes_a_file_is_tried():
 
 
 # The same reader as that of another option, which is tried.
-NOT_TRIED = {("compose", "--trimap"), ("preview", "--quarantine"), ("preview", "--config")}
+NOT_TRIED = {
+    ("compose", "--trimap"), ("preview", "--quarantine"), ("preview", "--config"), ("app", "--checkpoint"),
+}  # fmt: skip
