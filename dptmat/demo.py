@@ -74,13 +74,13 @@ def draw_alpha(random: np.random.Generator, height: int, width: int, translucent
     """Draw an alpha, uint8 [H, W]: a round body of uneven outline, thin strands out of it, soft by some defocus."""
     fine = np.zeros((4 * height, 4 * width), np.uint8)  # drawn so large that a strand may be a quarter pixel wide
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
-    radius = 1 + sum(random.uniform(-0.12, 0.12) * np.cos(k * angles + random.uniform(0, 6)) for k in range(2, 7))
-    radius *= min(height, width) * random.uniform(0.9, 1.2)
+    waves = [random.uniform(-0.12, 0.12) * np.cos(k * angles + random.uniform(0, 6)) for k in range(2, 7)]
+    radius = (1 + np.sum(waves, axis=0)) * min(height, width) * random.uniform(0.9, 1.2)
     center = np.array([2 * width, 2 * height]) + random.uniform(-0.2, 0.2, 2) * min(height, width)
     outline = center + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     cv2.fillPoly(fine, [np.int32(outline)], 255)
-    for _ in range(random.integers(40, 160)):
-        start = random.integers(len(angles))
+    for _ in range(int(random.integers(40, 160))):
+        start = int(random.integers(len(angles)))
         turns = angles[start] + random.uniform(-0.6, 0.6) + random.uniform(-0.15, 0.15) * np.arange(12)
         steps = random.uniform(2, 10) * 4 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
         strand = outline[start] + np.cumsum(steps, axis=0)
