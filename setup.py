@@ -32,7 +32,12 @@ setup(
     python_requires=">=3.10",
     package_dir={"dptmat": "dptmat", "dptmat.kernels": "kernels", "dptmat.pipelines": "pipelines"},
     packages=[*find_packages(include=["dptmat", "dptmat.*"]), "dptmat.kernels", "dptmat.pipelines"],
-    package_data={"dptmat": ["py.typed"], "dptmat.report": ["*.html", "*.md"], "dptmat.kernels": ["*.cu", "*.cuh"]},
+    package_data={
+        "dptmat": ["py.typed"],
+        "dptmat.models": ["*.json"],
+        "dptmat.report": ["*.html", "*.md"],
+        "dptmat.kernels": ["*.cu", "*.cuh"],
+    },
     install_requires=[
         "click>=8.2",
         "filelock>=3.12",
