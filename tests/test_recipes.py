@@ -12,6 +12,7 @@ from options import as_words
 
 from dptmat.config import settings as config
 from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.milestones import read_milestones
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.tasks.finetune import finetune
 from dptmat.tasks.pretrain import pretrain
@@ -20,7 +21,11 @@ ROOT = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(ROOT.rglob("*.toml"))
 NAMES = [str(path.relative_to(ROOT)) for path in RECIPES]
 # Those that do not follow the paper, which the defaults are taken from.
-OTHER_SOURCES = (ROOT / "pretrain/official-code.toml", ROOT / "finetune/vitmatte_small.toml")
+OTHER_SOURCES = (
+    ROOT / "pretrain/official-code.toml",
+    ROOT / "finetune/vitmatte_small.toml",
+    ROOT / "finetune/vitmatte_small-1024.toml",
+)
 NEEDED = {"pretrain": ["data", "out"], "finetune": ["fg", "alpha", "bg", "init", "out"]}
 TASKS = {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}
 
@@ -90,6 +95,21 @@ def test_a_recipe_and_the_page_on_training_tell_what_was_published(name):
         assert re.search(rf"\b{re.escape(sad)}, (?:MSE )?{re.escape(mse)}e-3", text.replace("\n# ", " "))
         assert sad in page
         assert mse in page
+
+
+def test_vitmatte_is_fine_tuned_as_published():
+    """100 times 43,100 samples in batches of 32; 250 steps of warm-up; milestones at epochs 30 and 90."""
+    small, large = (
+        FinetuneConfig(**config.read_toml(path, "recipe"), fg="x", alpha="x", bg="x", init="timm", out="x")
+        for path in OTHER_SOURCES[1:]
+    )
+    assert (small.size, large.size) == (512, 1024)
+    assert dataclasses.replace(large, size=512) == small
+    assert small.steps == 100 * 43_100 // 32
+    assert round(small.warmup * small.steps) == 250
+    assert [round(share * 100) for share, _ in read_milestones(small.milestones)] == [30, 90]
+    betas = small.beta1, small.beta2
+    assert (small.lr, small.layer_decay, small.weight_decay, *betas) == (5e-4, 0.65, 0.1, 0.9, 0.999)
 
 
 @pytest.mark.slow

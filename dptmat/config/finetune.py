@@ -62,7 +62,7 @@ class FinetuneConfig(RunConfig):
     lr: float = setting(4e-4, "Peak learning rate.", low=0.0, group=OPTIMIZATION)
     warmup: float = setting(
         0.025,
-        "Share of the steps in which the learning rate rises linearly; a cosine to 0 follows. After three times as "
+        "Share of the steps in which the learning rate rises linearly; the schedule follows. After three times as "
         "many steps finer alphas are put in place of coarser ones in the losses.",
         unit="0..1",
         low=0.0,
