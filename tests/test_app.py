@@ -279,6 +279,8 @@ def test_no_other_web_site_reaches_it(served):
     assert served.ask("/", headers={"Host": "example.com"})[0] == 400
     port = served.address.rpartition(":")[2]
     assert served.ask("/", headers={"Host": f"localhost:{port}"})[0] == 200
+    for origin in ("https://example.com", "http://127.0.0.1.example.com", "null"):
+        assert served.ask("/gradio_api/upload", b"", {"Origin": origin})[0] == 403
     with pytest.raises(OSError, match="refused"):  # another address of this machine
         socket.create_connection(("127.0.0.2", int(port)), timeout=5)
 
