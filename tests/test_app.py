@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -199,13 +200,15 @@ class Served:
 
     def call(self, handler, data):
         """Call a handler of the page by its number: the last message on it."""
-        body = {"data": data, "fn_index": handler, "session_hash": "test"}
-        status, _, answer = self.ask(
-            "/gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        assert status == 200, answer
+        self.begin(handler, data)
         _, _, messages = self.ask("/gradio_api/queue/data?session_hash=test")
         return json.loads([line for line in messages.decode().splitlines() if "process_completed" in line][-1][6:])
+
+    def begin(self, handler, data):
+        """Call a handler, and do not wait for it."""
+        body = json.dumps({"data": data, "fn_index": handler, "session_hash": "test"}).encode()
+        status, _, answer = self.ask("/gradio_api/queue/join", body, {"Content-Type": "application/json"})
+        assert status == 200, answer
 
     def end(self, number):
         """End it by a signal: what it said on standard error."""
@@ -223,21 +226,30 @@ def served(tmp_path_factory):
     assert served.process.poll() is None
     served.end(signal.SIGTERM)
     assert served.process.returncode == 128 + signal.SIGTERM
-    assert os.listdir(served.temporary) == []
+    assert not list(served.temporary.glob("dptmat-app-*"))
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_it_and_leaves_nothing(tmp_path):
+def test_an_interrupt_ends_it_while_it_computes_and_leaves_nothing(tmp_path):
     pytest.importorskip("gradio", reason="needs gradio: pip install 'dptmat[app]'")
     served = Served(tmp_path)
-    status, answer = served.upload("cat.png", cv2.imencode(".png", shades(*SIZE, 0))[1].tobytes())
-    assert status == 200
-    (path,) = json.loads(answer)
-    assert os.path.realpath(path).startswith(os.path.realpath(served.temporary))
-    assert os.path.exists(path)
+    files = []
+    for name, image in (("cat.png", shades(3000, 4000, 0)), ("trimap.png", np.full((3000, 4000), 128, np.uint8))):
+        image[0] = 0
+        status, answer = served.upload(name, cv2.imencode(".png", image)[1].tobytes())
+        assert status == 200
+        (path,) = json.loads(answer)
+        assert os.path.realpath(path).startswith(os.path.realpath(served.temporary) + "/dptmat-app-")
+        files.append({"path": path, "url": None, "orig_name": name, "meta": {"_type": "gradio.FileData"}})
+    assert served.call(0, [None, files[0]])["success"]
+    assert served.call(2, [None, files[1], "Trimap", 3, None])["success"]
+    served.begin(11, [None, None])
+    time.sleep(3)
+    started = time.monotonic()
     assert served.end(signal.SIGINT).strip() == "dptmat: interrupted"
+    assert time.monotonic() - started < 10
     assert served.process.returncode == 130
-    assert os.listdir(served.temporary) == []
+    assert not list(served.temporary.glob("dptmat-app-*"))
 
 
 @pytest.mark.slow
@@ -267,6 +279,8 @@ def test_no_other_web_site_reaches_it(served):
     assert served.ask("/", headers={"Host": "example.com"})[0] == 400
     port = served.address.rpartition(":")[2]
     assert served.ask("/", headers={"Host": f"localhost:{port}"})[0] == 200
+    for origin in ("https://example.com", "http://127.0.0.1.example.com", "null"):
+        assert served.ask("/gradio_api/upload", b"", {"Origin": origin})[0] == 403
     with pytest.raises(OSError, match="refused"):  # another address of this machine
         socket.create_connection(("127.0.0.2", int(port)), timeout=5)
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from dptmat.errors import UserError
 
@@ -122,7 +123,7 @@ def _application(page: Any, port: int) -> Any:
 
 
 class _Guard:
-    """Answers with _POLICY, and fetches nothing from the web in a visitor's name."""
+    """Answers with _POLICY, refuses what another site's page sends here, and fetches nothing from the web for anybody."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -134,8 +135,13 @@ class _Guard:
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in headers.items())]
             await send(message)
 
-        if scope["type"] == "http" and "file=http" in scope["path"].lower():
+        if scope["type"] == "http" and (_is_of_another_site(scope) or "file=http" in scope["path"].lower()):
             await send_with_policy({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b""})
         else:
             await self._app(scope, receive, send_with_policy)
+
+
+def _is_of_another_site(scope: MutableMapping[str, Any]) -> bool:
+    origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
+    return bool(origin) and urlsplit(origin).hostname not in (HOST, "localhost")

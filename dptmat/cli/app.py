@@ -76,15 +76,16 @@ def app_command(checkpoint: tuple[str, ...], port: int | None, device: str, amp:
 
 @contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """End the process also while a thread computes, for which Python would wait; as `dptmat.cli.main` ends it."""
+    """End the process also while a thread of the page computes, which Python would wait for, or abort at; as
+    `dptmat.cli.main` ends it.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
-        others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
-        waited_for = [thread for thread in others if not thread.daemon]
-        for thread in waited_for:
+        workers = [thread for thread in threading.enumerate() if thread.name.startswith("AnyIO worker")]
+        for thread in workers:
             thread.join(0.2)
-        if not any(thread.is_alive() for thread in waited_for):
+        if not any(thread.is_alive() for thread in workers):
             raise
         if isinstance(error, KeyboardInterrupt):
             click.echo("dptmat: interrupted", err=True)
