@@ -186,7 +186,7 @@ MADE = {
     "no matte nearly": (1, rename("0_Alpha.png"), "0_Alpha.png is nearly of its name"),
     "no matte zipped": (1, rename("alpha\\0.png"), "is nearly of its name"),
     "no foreground": (1, lambda fg, alpha, bg: (fg / "0.png").unlink(), "there is none named 0"),
-    "unreadable": (1, cut, "0.png: cannot be read: it ends before its end"),
+    "unreadable": (1, cut, "alpha/0.png: cannot be read: it ends before its end"),
     "unreadable page": (
         1,
         lambda fg, alpha, bg: (fg / "0.png").write_bytes(b"<!DOCTYPE html>\n"),

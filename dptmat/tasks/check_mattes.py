@@ -222,7 +222,9 @@ def _check_one(size: int, case: Case) -> Checked:
     try:
         colors, alpha = read_foreground(case)
     except UserError as error:
-        return Checked(case, [Fault("unreadable", path, reason_of(error, case).removeprefix(f"{path} "))])
+        said = str(error).removeprefix("alpha ")
+        path = path if said.startswith(f"{path} ") else str(case.fg)
+        return Checked(case, [Fault("unreadable", path, said.removeprefix(f"{path} "))])
     except MemoryError:
         return Checked(case, [Fault("unreadable", path, "the memory does not suffice; make it smaller")])
     try:
