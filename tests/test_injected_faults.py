@@ -28,7 +28,10 @@ TRAINING = [
 ]  # fmt: skip
 # Each one works on the files of `bench`. What follows an option that is named in INPUTS is read.
 COMMANDS = {
-    "pretrain": ["pretrain", "--data", "photos", "--out", "run", *TRAINING],
+    "pretrain": [
+        "pretrain", "--data", "photos", "--val-image", "image", "--val-trimap", "trimap", "--val-alpha", "alpha",
+        "--out", "run", *TRAINING,
+    ],
     "pretrain by a list": ["pretrain", "--data", "photos.txt", "--out", "run", *TRAINING],
     "finetune": [
         "finetune", "--fg", "fg", "--alpha", "matte", "--bg", "photos", "--val-image", "image", "--val-trimap",
@@ -379,4 +382,6 @@ def test_every_option_that_takes_a_file_is_tried():
 
 
 # The same reader as that of another option, which is tried.
-NOT_TRIED = {("compose", "--trimap"), ("preview", "--quarantine"), ("preview", "--config")}
+NOT_TRIED = {
+    ("compose", "--trimap"), ("preview", "--quarantine"), ("preview", "--config"), ("app", "--checkpoint"),
+}  # fmt: skip

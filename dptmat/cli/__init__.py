@@ -8,6 +8,7 @@ import sys
 import click
 
 from dptmat.cli import (  # noqa: F401 - each adds its commands to the group
+    app,
     data,
     foregrounds,
     mattes,

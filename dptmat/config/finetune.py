@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dptmat.config.run import AUGMENTATION, DATA, MODEL, OPTIMIZATION, OUTPUT, VALIDATION, RunConfig
+from dptmat.config.run import AUGMENTATION, DATA, MODEL, OPTIMIZATION, OUTPUT, RunConfig
 from dptmat.config.settings import setting
 from dptmat.errors import UserError
 
@@ -13,7 +13,7 @@ class FinetuneConfig(RunConfig):
 
     data: str = setting(
         "",
-        "A training set of a known layout, P3M-10k or AM-2k; or else its parts, which win over it:",
+        "A training set of a known layout, P3M-10k or AM-2k; the next two win over it.",
         unit="DIR",
         group=DATA,
         changeable_on_resume=True,
@@ -96,16 +96,6 @@ class FinetuneConfig(RunConfig):
         group=OPTIMIZATION,
     )
 
-    val_image: str = setting(
-        "", "Images to score the network on with every checkpoint.", unit="DIR|FILE", group=VALIDATION,
-        changeable_on_resume=True,
-    )  # fmt: skip
-    val_trimap: str = setting(
-        "", "Their trimaps; or all-unknown or from-alpha, as for dptmat evaluate.", unit="DIR|FILE", group=VALIDATION,
-        changeable_on_resume=True,
-    )  # fmt: skip
-    val_alpha: str = setting("", "Their true alphas.", unit="DIR|FILE", group=VALIDATION, changeable_on_resume=True)
-
     combine: float = setting(
         0.5, "Probability that two foregrounds are combined into one.", unit="0..1", low=0.0, high=1.0,
         group=AUGMENTATION,
@@ -142,7 +132,5 @@ class FinetuneConfig(RunConfig):
             raise UserError("missing: `fg`; give the foregrounds, or as `data` a training set of a known layout")
         if not self.init:
             raise UserError("`init` is empty; give a checkpoint, timm or random")
-        if len({bool(self.val_image), bool(self.val_trimap), bool(self.val_alpha)}) > 1:
-            raise UserError("`val_image`, `val_trimap` and `val_alpha` belong together; give all three, or none")
         if self.model == "mgmatting_mask":
             raise UserError("`model` mgmatting_mask is guided by masks, of which fine-tuning draws none; use mgmatting")

@@ -49,7 +49,7 @@ def _count_stray(alpha: np.ndarray) -> tuple[int, int]:
     far = cv2.dilate(between.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     around = np.ones((3, 3), np.uint8)
     beside = (cv2.erode(alpha, around) == 0) | (cv2.dilate(alpha, around) == 255)
-    return np.count_nonzero(almost & far & beside), np.count_nonzero(between)
+    return int(np.count_nonzero(almost & far & beside)), int(np.count_nonzero(between))
 
 
 def measure_halo(colors: np.ndarray, alpha: np.ndarray) -> float:
