@@ -39,7 +39,7 @@ TRAININGS = ("matteformer", "gca", "unet_resnet50"), (64, 256), ("bf16", "fp16")
 SMALL = {"pretrain-steps": 400, "pretrain-batch": 16, "pretrain-size": 128, "steps": 120, "batch": 4, "size": 192}
 # An hour of one core of an AMD EPYC: 15 pre-trainings and 18 fine-tunings.
 SMALLER = {"pretrain-steps": 150, "pretrain-batch": 8, "pretrain-size": 96, "steps": 60, "batch": 4, "size": 128}
-# Twenty-five minutes: 4 pre-trainings and 6 fine-tunings.
+# An hour of one core with other work on it, less than half of that alone: 4 pre-trainings and 6 fine-tunings.
 OF_CELLS = {"pretrain-steps": 250, "pretrain-batch": 4, "pretrain-size": 128, "steps": 60, "batch": 4, "size": 160}
 PAYS = {
     "cuda": {(model, compare): {} for model in ("matteformer", "unet_resnet34") for compare in ("parts", "ways")},
