@@ -12,7 +12,10 @@ STACKS = {
 
 # 0.11.1 is the last release for Python 3.10.
 REMOTE = ["obstore>=0.11"]
+APP = ["gradio>=6.31"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.2"]
+TRACKIO = ["trackio>=0.43"]
+WANDB = ["wandb>=0.31"]  # with a limit of the time that it takes at the end
 PARQUET = ["pyarrow>=19.0.1"]  # older ones fail in some files that are read page by page
 
 setup(
@@ -34,6 +37,7 @@ setup(
     packages=[*find_packages(include=["dptmat", "dptmat.*"]), "dptmat.kernels", "dptmat.pipelines"],
     package_data={
         "dptmat": ["py.typed"],
+        "dptmat.app": ["*.css"],
         "dptmat.models": ["*.json"],
         "dptmat.report": ["*.html", "*.md"],
         "dptmat.kernels": ["*.cu", "*.cuh"],
@@ -59,25 +63,33 @@ setup(
     ],
     extras_require={
         **STACKS,
-        "demo": ["scikit-image>=0.22"],
+        "app": APP,
+        "demo": ["scikit-image>=0.22"],  # its photographs
         "onnx": ONNX,
         "parquet": PARQUET,
         "ray": ["ray>=2.40"],
         "remote": REMOTE,
+        "trackio": TRACKIO,
+        "wandb": WANDB,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6",
+            "ipykernel>=6",
             "mypy>=1.11",
+            "nbclient>=0.8",
             "playwright>=1.40",  # drives a Chromium that is installed already
             "ruff==0.17.6",
             "setuptools>=68",
             "scikit-image>=0.22",
             "transformers>=4.50",  # its ViTMatte is what ours is compared with
             "onnxruntime>=1.20",
+            *APP,
             *ONNX,
             *PARQUET,
             *REMOTE,
+            *TRACKIO,
+            *WANDB,
             "moto[s3,server]>=5.2",
             "webdataset>=1.0",
         ],

@@ -3,15 +3,16 @@
     python benchmarks/publish.py --data imagenet/train --mattes alphamatting --machine h200
     python benchmarks/tables.py
 
-``results/MACHINE.json`` holds the result of each run by its name, with command, versions and date; the README's tables
-are made of it. What it holds already is not done again, so that a call which was stopped goes on where it was; remove
-an entry to repeat it, and after an update of the code remove the file. A run that fails is told, and the others go on.
+``results/MACHINE.json`` holds the result of each run by its name, with command, settings, versions and date, and
+``results/MACHINE/NAME.log`` what it has said; the tables of the documentation are made of it. What it holds already is
+not done again, so that a call which was stopped goes on where it was; remove an entry to repeat it, and after an update
+of the code remove the file. A run that fails is told, and the others go on.
 
 On a GPU: ``synthesize``; ``loader``, its stages and the usual ``DataLoader``; ``loader hw X``, ``loader threads N`` and
 ``loader prefetch N``, decoding and the whole pipeline by these options; ``throughput MODEL BATCH AMP [compiled]``, all
 of three networks, two batches, two precisions, compiled or not; ``pretraining_pays MODEL``, and the same with ``ways``,
-of pre-training. On the CPU what fits it; ViTMatte with ``cells`` of two sizes; and ``pack``: packing, and loading what
-is packed.
+of pre-training. On the CPU what fits it; ViTMatte with ``cells`` of two sizes; ``pack``: packing, and loading what is
+packed; and ``trimap_width``.
 """
 
 import itertools
@@ -50,8 +51,8 @@ PAYS = {
 }
 
 
-def list_runs(device, data, mattes, work):
-    """List what is run, by name: the program's name and its options."""
+def list_runs(device, data, mattes, work, checkpoint=None):
+    """List what is run, by name: the program's name and its options. What needs a ``checkpoint`` needs it given."""
     gpu, common = device == "cuda", {"data": data, "device": device}
     runs = {"synthesize": ("synthesize", {"device": device}), "loader": ("loader", common)}
     for word, option, value in OPTIONS if gpu else ():
@@ -62,6 +63,10 @@ def list_runs(device, data, mattes, work):
         runs[f"throughput {model} {batch} {amp}{' compiled' * compiled}"] = "throughput", {**common, **SHORT, **chosen}
     if not gpu:
         runs["pack"] = "pack", {"data": data}
+        runs["trimap_width closed-form"] = "trimap_width", {"data": mattes, "without": "GT27", "side": 300}
+        if checkpoint:
+            judge = {"checkpoint": checkpoint, "only": "GT04,GT05,GT13,GT16,GT20", "side": 400}
+            runs["trimap_width network"] = "trimap_width", {"data": mattes, **judge}
     for (model, compare), sizes in PAYS[device].items():
         name = f"pretraining_pays {model}{f' {compare}' * (compare != 'parts')}"
         given = {"photographs": data, "mattes": mattes, "device": device, "model": model, "compare": compare}
@@ -80,12 +85,12 @@ def as_words(options):
 
 
 def run(program, options):
-    """Run a benchmark: its result.
+    """Run a benchmark: its result, and what it has said, which is shown, too.
 
     Raises:
         RuntimeError: It has failed; the last line of its complaint.
     """
-    words = list(as_words(options))
+    words, said = list(as_words(options)), []
     with tempfile.TemporaryDirectory() as folder:
         if program == "pretraining_pays":
             path, more = options["out"] / "scores.json", []
@@ -93,15 +98,28 @@ def run(program, options):
             path = Path(folder) / "result.json"
             more = ["--json", str(path)]
         command = [sys.executable, str(BENCHMARKS / f"{program}.py"), *words, *more]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
-        return {**json.loads(path.read_text()), "command": shlex.join(["python", f"benchmarks/{program}.py", *words])}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            for line in process.stdout:
+                click.echo(line, nl=False)
+                said.append(line)
+        if process.returncode:
+            raise RuntimeError("".join(said).strip().rpartition("\n")[2] or f"status {process.returncode}")
+        command = shlex.join(["python", f"benchmarks/{program}.py", *words])
+        return {**json.loads(path.read_text()), "command": command}, "".join(said)
+
+
+def keep(path, known, name, log):
+    """Write the results with a new one, and its log beside them."""
+    logs = path.with_suffix("")
+    logs.mkdir(parents=True, exist_ok=True)
+    write_whole(logs / f"{name.replace(' ', '-')}.log", lambda file: file.write(log.encode()))
+    write_whole(path, lambda file: file.write((json.dumps(known, indent=1) + "\n").encode()))
 
 
 @click.command()
 @click.option("--data", required=True, metavar="DIR", help="Photographs, 256 or more for the larger batches.")
 @click.option("--mattes", required=True, metavar="DIR", help="With image/, trimap/, alpha/ and fg/.")
+@click.option("--checkpoint", metavar="FILE", help="For trimap_width: a network fine-tuned without its five images.")
 @click.option("--machine", required=True, metavar="NAME", help="Name of the file of results: h200, cpu.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: the GPU if there is one.")
 @click.option("--only", default="", metavar="WORDS", help="Only runs whose names begin so: throughput gca.")
@@ -113,26 +131,25 @@ def run(program, options):
     "--results", default=BENCHMARKS / "results", type=click.Path(path_type=Path), metavar="DIR",
     help="Where the file lies; default: results/ beside this program.",
 )  # fmt: skip
-def main(data, mattes, machine, device, only, work, results):
+def main(data, mattes, checkpoint, machine, device, only, work, results):
     """Run the benchmarks that are not yet in results/MACHINE.json."""
     path = results / f"{machine}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    runs = list_runs(device, data, mattes, work)
+    runs = list_runs(device, data, mattes, work, checkpoint)
     chosen = [name for name in runs if name.startswith(only) and name not in known]
     if not any(name.startswith(only) for name in runs):
         raise click.UsageError(f"--only {only}: no run begins so; there are {', '.join(runs)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in chosen:
         click.echo(f"\n=== {name}", err=True)
         try:
-            known[name] = run(*runs[name])
+            known[name], log = run(*runs[name])
         except RuntimeError as error:
             failed.append(name)
             click.echo(f"{name} failed: {error}", err=True)
             continue
-        write_whole(path, lambda file: file.write((json.dumps(known, indent=1) + "\n").encode()))
+        keep(path, known, name, log)
     click.echo(f"\n{path} holds {', '.join(known) or 'nothing'}", err=True)
     if failed:
         raise click.ClickException(f"failed: {', '.join(failed)}; the messages above say why")

@@ -1,10 +1,10 @@
-"""Write the tables of the README, and the images beside them, from the results that ``publish.py`` has kept.
+"""Write the tables of the documentation, and the images beside them, from the results that ``publish.py`` has kept.
 
     python benchmarks/tables.py
 
 Between ``<!-- MACHINE NAME -->`` and ``<!-- end -->`` stands the table of an entry of ``results/MACHINE.json``, or of
 several of one kind: ``cpu synthesize``, ``h200 loader``, ``h200 loader options``, ``h200 throughput``. The stages of
-``loader`` are also drawn, in ``results/loader-MACHINE.png``.
+``loader`` are also drawn, in ``results/loader-MACHINE.png``, and ``trimap_width`` in ``docs/images``.
 """
 
 import json
@@ -12,12 +12,15 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
-from loader import draw
+import loader as loader_stages
+import trimap_width
 
 from dptmat.defaults import METRICS
 
 BENCHMARKS = Path(__file__).parent
 README = BENCHMARKS.parent / "README.md"
+DOCS = BENCHMARKS.parent / "docs"
+PAGES = (README, DOCS / "trimaps.md")  # those with tables
 SYNTHESIZE = {
     "out=": "`synthesize(..., out=batch)`, over the memory of an earlier call",
     "dptmat": "`synthesize`",
@@ -120,7 +123,10 @@ def write_difference(row):
     return f"{less['mean']:+.1f} ± {less['sd']:.1f}"
 
 
-OF_ONE = {"synthesize": synthesize, "loader": loader, "pack": pack, "pretraining_pays": pretraining_pays}
+OF_ONE = {
+    "synthesize": synthesize, "loader": loader, "pack": pack, "pretraining_pays": pretraining_pays,
+    "trimap_width": lambda result: trimap_width.table(result["rows"]),
+}  # fmt: skip
 OF_MANY = {"loader options": ("loader ", loader_options), "throughput": ("throughput ", throughput)}
 
 
@@ -151,9 +157,20 @@ def draw_loaders(folder):
         result = json.loads(path.read_text()).get("loader")
         if result:
             rows = [SimpleNamespace(**row) for row in result["rows"]]
-            draw(rows, SimpleNamespace(**result["options"]), folder / f"loader-{path.stem}.png")
+            loader_stages.draw(rows, SimpleNamespace(**result["options"]), folder / f"loader-{path.stem}.png")
+
+
+def draw_widths(results, images):
+    """Draw the errors by the width of a trimap, a file for each judge."""
+    for name, result in results.items():
+        if name.startswith("trimap_width "):
+            trimap_width.draw(
+                images / f"{name.replace('_', '-').replace(' ', '-')}.png", result["title"], result["rows"]
+            )
 
 
 if __name__ == "__main__":
-    README.write_text(fill(README.read_text(), BENCHMARKS / "results"))
+    for page in PAGES:
+        page.write_text(fill(page.read_text(), BENCHMARKS / "results"))
     draw_loaders(BENCHMARKS / "results")
+    draw_widths(json.loads((BENCHMARKS / "results/cpu.json").read_text()), DOCS / "images")

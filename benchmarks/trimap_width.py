@@ -1,8 +1,8 @@
 """How wide a trimap should be: the error of a network and of closed-form matting against the width.
 
-    python benchmarks/trimap_width.py --data alphamatting --checkpoint step-000000260.pt --out trimap-width.png \\
+    python benchmarks/trimap_width.py --data alphamatting --checkpoint step-000000260.pt --json trimap-width.json \\
         --only GT04,GT05,GT13,GT16,GT20
-    python benchmarks/trimap_width.py --data alphamatting --side 300 --out trimap-width.png
+    python benchmarks/trimap_width.py --data alphamatting --side 300 --json trimap-width.json
 
 ``--data`` has the folders image and alpha. Trimaps of each width are made in two ways by `dptmat.data.trimaps`:
 
@@ -17,6 +17,7 @@ latter lies in known pixels is told, too.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -25,6 +26,7 @@ import numpy as np
 import pymatting
 import torch
 from matplotlib.figure import Figure
+from measure import describe_environment, write_result
 
 from dptmat.data.cases import pair
 from dptmat.data.image_io import read_alpha, read_image
@@ -38,6 +40,7 @@ ROUGH = 100  # pixels: the longer side of a rough mask
 SOURCES = {"true alpha": "#3b6ea5", "rough mask": "#c8553d"}
 COLUMNS = ("unknown", "over_unknown", "over_all", "in_known")  # share in per cent; errors times 1000
 
+Row = dict[str, Any]  # source, width and COLUMNS
 Judge = Callable[[np.ndarray, np.ndarray], np.ndarray]  # uint8 [H, W, 3], uint8 [H, W] of 0, 1, 2 -> 0..1 [H, W]
 
 
@@ -95,16 +98,14 @@ def read(case, side: int) -> tuple[np.ndarray, np.ndarray]:
     return image, alpha
 
 
-def table(means: dict[tuple[str, float], dict[str, float]]) -> str:
-    """Write the means in Markdown."""
-    head = "trimap of", "width", "unknown, %", "error of unknown pixels", "of all", "of all, in known pixels"
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for (source, width), row in sorted(means.items(), key=lambda item: item[0][0], reverse=True):
-        lines.append(f"| {source} | {100 * width:g}% | " + " | ".join(f"{row[name]:.1f}" for name in COLUMNS) + " |")
-    return "\n".join(lines)
+def table(rows: list[Row]) -> list[list[str]]:
+    """Write the means: a line of cells for each source and width, after a head."""
+    head = ["trimap of", "width", "unknown, %", "error of unknown pixels", "of all", "of all, in known pixels"]
+    lines = [[row["source"], f"{100 * row['width']:g}%", *(f"{row[name]:.1f}" for name in COLUMNS)] for row in rows]
+    return [head, *lines]
 
 
-def draw(path: str, title: str, means: dict[tuple[str, float], dict[str, float]]) -> None:
+def draw(path: Path, title: str, rows: list[Row]) -> None:
     """Draw both errors against the width."""
     with matplotlib.style.context(["default", {"axes.spines.top": False, "axes.spines.right": False}]):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -114,7 +115,7 @@ def draw(path: str, title: str, means: dict[tuple[str, float], dict[str, float]]
             strict=True,
         ):  # fmt: skip
             for source, color in SOURCES.items():
-                values = [means[source, width][name] for width in WIDTHS]
+                values = [row[name] for row in rows if row["source"] == source]
                 axes.plot([100 * width for width in WIDTHS], values, "o-", color=color, label=f"trimap of {source}")
             axes.set(xlabel="width to either side, % of the longer side", ylabel="mean absolute error, x 1000")
             axes.set_title(region, fontsize="medium")
@@ -131,8 +132,10 @@ def draw(path: str, title: str, means: dict[tuple[str, float], dict[str, float]]
 @click.option("--only", metavar="NAMES", help="Names of images, separated by commas; those a network has not seen.")
 @click.option("--without", metavar="NAMES", default="", help="Names of images to leave out.")
 @click.option("--side", type=int, default=0, help="Shrink images to so many pixels on the longer side.")
-@click.option("--out", required=True, metavar="FILE.png", help="The plot.")
-def main(data: str, checkpoint: str | None, only: str | None, without: str, side: int, out: str) -> None:
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write the result."
+)
+def main(data: str, checkpoint: str | None, only: str | None, without: str, side: int, path: Path | None) -> None:
     judge = network_judge(checkpoint) if checkpoint else closed_form
     cases = pair(image=Path(data, "image"), alpha=Path(data, "alpha"))
     left_out = {case.name for case in cases if only and case.name not in only.split(",")} | {*without.split(",")}
@@ -141,12 +144,17 @@ def main(data: str, checkpoint: str | None, only: str | None, without: str, side
     for case in cases:
         found.append(measure(*read(case, side), judge))
         click.echo(f"{case.name}: {found[-1]['rough mask', WIDTHS[2]]['over_all']:.1f}", err=True)
-    means = {
-        key: {name: float(np.nanmean([each[key][name] for each in found])) for name in COLUMNS} for key in found[0]
-    }
-    by = "a network" if checkpoint else "closed-form matting"
-    draw(out, f"Trimaps for {by}, {len(cases)} images", means)
-    click.echo(table(means))
+    rows = [
+        {"source": source, "width": width}
+        | {name: float(np.nanmean([each[source, width][name] for each in found])) for name in COLUMNS}
+        for source in SOURCES
+        for width in WIDTHS
+    ]
+    for line in table(rows):
+        click.echo("  ".join(f"{cell:>10}" for cell in line))
+    title = f"Trimaps for {'a network' if checkpoint else 'closed-form matting'}, {len(cases)} images"
+    if path:
+        write_result(path, {**describe_environment(["cpu"]), "side": side, "title": title, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ REGIONS = {  # whose pixels errors count, and how tables call them
 }
 PRECISIONS = ("auto", "bf16", "fp16", "off")  # of mixed precision
 DEVICES = ("auto", "cpu", "cuda")
+TRACKERS = ("none", "wandb", "trackio")  # of curves, beside TensorBoard
 TRIMAP_SOURCES = ("all-unknown", "from-alpha")  # what trimaps of a test set can be besides files
 
 # Of ImageNet's photographs: red, green, blue in 0..1. Every network here takes colours normalized by them.

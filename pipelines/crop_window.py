@@ -15,6 +15,7 @@ import numpy as np
 
 from dptmat.kernels.philox import Stream, words
 from dptmat.pipelines.augment import Augmentation, linear_map
+from dptmat.pipelines.source import Photo
 
 SQUARE = 640  # pixels: side of the square that some foregrounds are squeezed into
 TURNED_FROM = 1024  # pixels: foregrounds whose longer side is less are not rotated
@@ -31,8 +32,8 @@ _BORDER = 2  # pixels around a region that filters may touch
 class Foreground(NamedTuple):
     """A foreground with its alpha matte on disk, and what has to be known of them before they are decoded."""
 
-    fg: str  # path of the colours
-    alpha: str  # path of the matte
+    fg: Photo  # the colours: the path of a file, or what takes its place
+    alpha: Photo  # the matte
     height: int
     width: int
     unknown: np.ndarray  # float32 [K, 2]: x and y of some unknown pixels, relative to width and height, K >= 1

@@ -1,7 +1,6 @@
 """Fine-tuning's samples: their foregrounds, backgrounds and windows, and the graph that cuts them out of the files."""
 
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -91,8 +90,8 @@ class FinetuneSource:
         """Return what the graph reads for samples ``ids``, each once."""
         foregrounds, second_foregrounds, backgrounds = self._shown(ids, bad)
         both = (*foregrounds, *second_foregrounds)
-        paths: list[Photo] = [path for foreground in both for path in (foreground.fg, foreground.alpha)]
-        return list(dict.fromkeys([*paths, *self._backgrounds.take(backgrounds)]))
+        photos: list[Photo] = [photo for foreground in both for photo in (foreground.fg, foreground.alpha)]
+        return list(dict.fromkeys([*photos, *self._backgrounds.take(backgrounds)]))
 
     def require_some(self, bad: Mapping[str, str]) -> None:
         """Refuse to go on where nothing is left.
@@ -112,7 +111,7 @@ class FinetuneSource:
 
     def own(self, bad: Mapping[str, str]) -> dict[str, str]:
         """Take those of some bad files that are of a foreground or a background."""
-        of_foregrounds = {os.path.abspath(path) for f in self._foregrounds for path in (f.fg, f.alpha)}
+        of_foregrounds = {name_of(photo) for f in self._foregrounds for photo in (f.fg, f.alpha)}
         times = zip(bad, self._backgrounds.occurrences(bad), strict=True)
         return {path: bad[path] for path, count in times if count or path in of_foregrounds}
 
@@ -126,7 +125,7 @@ class FinetuneSource:
 
     def _is_bad_foreground(self, number: int, bad: Mapping[str, str]) -> bool:
         foreground = self._foregrounds[number]
-        return os.path.abspath(foreground.fg) in bad or os.path.abspath(foreground.alpha) in bad
+        return name_of(foreground.fg) in bad or name_of(foreground.alpha) in bad
 
     def _is_bad_background(self, number: int, bad: Mapping[str, str]) -> bool:
         return name_of(self._backgrounds[number]) in bad

@@ -74,6 +74,7 @@ COMMANDS = (
     "compose",
     "report",
     "trimap",
+    "app",
 )
 
 

@@ -45,6 +45,10 @@ def test_results_are_kept_once_and_a_failure_stops_nothing(publish, monkeypatch,
     assert kept["b"]["command"] == "python benchmarks/synthesize.py --device cpu --quick"
     assert kept["b"]["rows"]
     assert kept["b"]["date"]
+    log = (tmp_path / "new/here/b.log").read_text()
+    assert "synthesize" in log
+    assert log in done.output
+    assert not (tmp_path / "new/here/a.log").exists()
 
     runs["a"] = quick
     kept["b"]["rows"] = "as they were"

@@ -1,4 +1,4 @@
-"""The README's tables hold what the benchmarks have measured."""
+"""The documentation's tables hold what the benchmarks have measured."""
 
 import json
 import re
@@ -16,14 +16,16 @@ def tables(import_benchmark):
     return import_benchmark("tables")
 
 
-def test_the_readme_is_up_to_date(tables):
+def test_the_pages_are_up_to_date(tables):
     """If not: python benchmarks/tables.py."""
-    text = tables.README.read_text()
-    assert tables.fill(text, RESULTS) == text
+    for page in tables.PAGES:
+        text = page.read_text()
+        assert tables.fill(text, RESULTS) == text
 
 
-def test_the_readme_leaves_nothing_out(tables):
-    shown = re.findall(r"<!-- (\S+) ([^>]+) -->", tables.README.read_text())
+def test_each_result_is_shown(tables):
+    text = "".join(page.read_text() for page in tables.PAGES)
+    shown = re.findall(r"<!-- (\S+) ([^>]+) -->", text)
     for path in RESULTS.glob("*.json"):
         for name in json.loads(path.read_text()):
             of_many = [table for table, (prefix, _) in tables.OF_MANY.items() if name.startswith(prefix)]
@@ -70,6 +72,14 @@ def test_stages_are_drawn(tables, tmp_path):
     shutil.copy(RESULTS / "cpu.json", tmp_path / "other.json")
     tables.draw_loaders(tmp_path)
     assert cv2.imread(str(tmp_path / "loader-other.png")).shape[1] == 960
+
+
+def test_widths_of_trimaps_are_drawn(tables, tmp_path):
+    results = json.loads((RESULTS / "cpu.json").read_text())
+    tables.draw_widths(results, tmp_path)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["trimap-width-closed-form.png", "trimap-width-network.png"]
+    assert all((tables.DOCS / "images" / name).exists() for name in drawn)
 
 
 def test_a_gpus_training_and_options(tables):

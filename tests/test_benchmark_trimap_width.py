@@ -1,5 +1,7 @@
 """Error against width is measured right: by judges whose errors are known beforehand."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -47,9 +49,14 @@ def test_a_table_and_a_plot(program, tmp_path, monkeypatch):
     fg, _ = write_mattes(tmp_path, [(240, 320), (80, 60), (240, 240)])
     fg.rename(tmp_path / "image")
     monkeypatch.setattr(program, "closed_form", lambda image, trimap: np.full(trimap.shape, 0.5))
-    words = ["--data", str(tmp_path), "--side", "220", "--without", "1", "--out", str(tmp_path / "plot.png")]
+    path = tmp_path / "result.json"
+    words = ["--data", str(tmp_path), "--side", "220", "--without", "1", "--json", str(path)]
     done = CliRunner().invoke(program.main, words)
     assert done.exit_code == 0, done.output
-    lines = [line for line in done.output.splitlines() if line.startswith("| ")]
-    assert len(lines) == 2 + 2 * len(program.WIDTHS)
+    result = json.loads(path.read_text())
+    assert [(row["source"], row["width"]) for row in result["rows"]] == [
+        (source, width) for source in ("true alpha", "rough mask") for width in program.WIDTHS
+    ]
+    assert len(program.table(result["rows"])) == 1 + 2 * len(program.WIDTHS)
+    program.draw(tmp_path / "plot.png", result["title"], result["rows"])
     assert cv2.imread(str(tmp_path / "plot.png")).shape[1] > 600

@@ -19,9 +19,14 @@ from dptmat.config.pretrain import PretrainConfig
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-TORCHRUN = {"--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-endpoint", "--standalone"}
+TORCHRUN = {
+    "--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--standalone",
+}  # fmt: skip
 UNSHARE = {"--net", "--map-root-user"}
-SBATCH = {"--array", "--wrap"}
+SBATCH = {
+    "--account", "--array", "--gpus-per-node", "--nodes", "--partition", "--requeue", "--signal", "--time", "--wrap",
+}  # fmt: skip
+DOCKER = {"--build-arg", "--rm", "--gpus", "--ipc", "--user"}
 SETTINGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -75,7 +80,7 @@ def test_python_examples_name_what_there_is(path):
 
 @each_document
 def test_each_command_has_the_options_it_is_shown_with(path):
-    shown = re.findall(r"^ {4}(?:torchrun .*-m )?dptmat (\w+) +(.*)$", read(path), re.MULTILINE)
+    shown = re.findall(r"^ {4}(?:torchrun .*-m |docker run .* )?dptmat (\w+) +(.*)$", read(path), re.MULTILINE)
     assert shown or path.name not in ("README.md", "training.md", "evaluation.md")
     for name, rest in shown:
         assert named_options(rest) <= options_of(command.commands[name]), name
@@ -84,7 +89,9 @@ def test_each_command_has_the_options_it_is_shown_with(path):
 @each_document
 def test_each_option_that_is_named_is_one(path):
     text = read(path)
-    known = TORCHRUN | UNSHARE | SBATCH | options_of(command).union(*map(options_of, command.commands.values()))
+    known = (
+        TORCHRUN | UNSHARE | SBATCH | DOCKER | options_of(command).union(*map(options_of, command.commands.values()))
+    )
     for script, rest in re.findall(r"python (benchmarks/\w+\.py)(.*)$", text, re.MULTILINE):
         source = (ROOT / script).read_text(encoding="utf-8")
         assert all(f'"{option}"' in source for option in named_options(rest)), script

@@ -15,7 +15,7 @@ from reference.refinement import plain_l1, plain_refine
 from dptmat import files as module_files
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.data.cases import pair
-from dptmat.tasks import finetune as finetuning
+from dptmat.tasks import validation
 from dptmat.tasks.evaluate import evaluate
 from dptmat.tasks.finetune import Finetuning, finetune
 from dptmat.training import checkpoint, distributed
@@ -132,7 +132,7 @@ def test_a_full_disk_costs_a_best_network_and_not_the_run(files, tmp_path, monke
     def opened(path, mode):
         return open("/dev/full", "wb") if path.name.startswith("best.pt.") and next(full) else open(path, mode)
 
-    monkeypatch.setattr(finetuning, "mean_scores", judged)
+    monkeypatch.setattr(validation, "mean_scores", judged)
     monkeypatch.setattr(module_files, "open", opened, raising=False)
     run(files, tmp_path / "run", steps=2, save_every=1)
     best = tmp_path / "run/checkpoints/best.pt"

@@ -28,7 +28,10 @@ TRAINING = [
 ]  # fmt: skip
 # Each one works on the files of `bench`. What follows an option that is named in INPUTS is read.
 COMMANDS = {
-    "pretrain": ["pretrain", "--data", "photos", "--out", "run", *TRAINING],
+    "pretrain": [
+        "pretrain", "--data", "photos", "--val-image", "image", "--val-trimap", "trimap", "--val-alpha", "alpha",
+        "--out", "run", *TRAINING,
+    ],
     "pretrain by a list": ["pretrain", "--data", "photos.txt", "--out", "run", *TRAINING],
     "finetune": [
         "finetune", "--fg", "fg", "--alpha", "matte", "--bg", "photos", "--val-image", "image", "--val-trimap",
@@ -323,7 +326,11 @@ ODD = ["a b.png", "=1+1.png", "-rf.png", "Zo\u0308e.png", os.fsdecode(b"caf\xe9.
 
 @pytest.mark.slow
 @crossed(
-    [(command, "0.png") for command in ("finetune", "predict", "evaluate", "evaluate files", "compose", "trimap")], ODD
+    [
+        (command, "0.png")
+        for command in ("pretrain", "finetune", "predict", "evaluate", "evaluate files", "compose", "trimap")
+    ],
+    ODD,
 )
 def test_any_names_of_images_will_do(dptmat, bench, command, name, fault):
     for folder in ("fg", "matte", "image", "trimap", "alpha", "predictions"):
@@ -366,4 +373,6 @@ def test_every_option_that_takes_a_file_is_tried():
 
 
 # The same reader as that of another option, which is tried.
-NOT_TRIED = {("compose", "--trimap"), ("preview", "--quarantine"), ("preview", "--config")}
+NOT_TRIED = {
+    ("compose", "--trimap"), ("preview", "--quarantine"), ("preview", "--config"), ("app", "--checkpoint"),
+}  # fmt: skip

@@ -26,6 +26,25 @@ def test_a_report_is_a_line_of_plain_json_and_a_sentence(tmp_path, said):
     assert last.startswith("waited for data 0.0% of ")
 
 
+def test_the_time_of_a_validation_does_not_count_in_the_speed(tmp_path, monkeypatch, said):
+    now = [0.0]
+    monkeypatch.setattr("dptmat.training.log.time.perf_counter", lambda: now[0])
+    log = RunLog(tmp_path, steps=100, batch_size=8, start=0, writes=True)
+    scores = {"sad": 40.0, "mse": math.nan, "grad": 1.0, "conn": 2.0, "sad_without_trimap": 300.0}
+    now[0] = 90.0
+    log.validated(0, scores, seconds=90.0)
+    now[0] = 100.0
+    log.report(10, SCALARS, 3e-4, waited=1.0, waited_host=0.0)
+    log.close()
+    validation, report = lines_of(tmp_path)
+    assert validation == {"step": 0, "validation": {**scores, "mse": None}}
+    assert report["images_per_second"] == pytest.approx(8.0)
+    assert report["waited"] == pytest.approx(0.1)
+    assert said().startswith(
+        "step 0/100  validation: SAD 40.00  MSE nane-3  Grad 1.00  Conn 2.00  without trimaps SAD 300.00 of the whole"
+    )
+
+
 def test_what_is_done_again_is_not_logged_twice(tmp_path):
     """Lines of later steps and a half line go; files that are left out stay named."""
     kept = [{"step": 1, "loss": 2.0}, {"left_out": "a.jpg", "reason": "empty"}, {"step": 2, "validation": {"sad": 3.0}}]

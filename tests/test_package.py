@@ -1,6 +1,7 @@
 """The package as a user gets it: the wheel works outside the checkout, and imports keep to the rules."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -71,21 +72,39 @@ def test_import_is_light():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel of a copy of the sources, so that nothing left in the checkout gets into it."""
-    sources, folder = tmp_path_factory.mktemp("sources") / "dptmat", tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, sources, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "runs", "photos"))
+    """A wheel of a copy of what the Dockerfile installs, so that nothing left in the checkout gets into it."""
+    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+    for copied in re.findall(r"^COPY (.*) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE):
+        for name in copied.split():
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, sources)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--wheel-dir", folder, sources], check=True)
     return next(folder.glob("*.whl"))
+
+
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
+
+
+def dockers_extras():
+    """The extras that the Dockerfile installs: those of its default stack, and of the other that it names."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    named = re.search(r'pip install .*"\.\[\$\{STACK\},(.*)\]"', text)[1].split(",")
+    return [*named, *re.findall(r"STACK=(\w+)", text)]
 
 
 def test_the_wheel_holds_every_source(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, inside in (("dptmat", "dptmat"), ("kernels", "dptmat/kernels"), ("pipelines", "dptmat/pipelines")):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".cu", ".cuh", ".html", ".md", ".json", ".typed"):
+            if path.suffix in (".py", ".cu", ".cuh", ".html", ".css", ".md", ".json", ".typed"):
                 assert f"{inside}/{path.relative_to(ROOT / folder).as_posix()}" in names
     assert not any(name.startswith(("kernels", "pipelines", "tests")) for name in names)
+    assert {f"Provides-Extra: {name}" for name in dockers_extras()} <= set(metadata(wheel).splitlines())
 
 
 @pytest.mark.slow

@@ -11,16 +11,21 @@ import threading
 import time
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from mattes import shades, soft_disc
 from options import as_words
 
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.contact_sheets import preview_sheet, show_views
+from dptmat.data.cases import pair
 from dptmat.errors import UserError
 from dptmat.tasks import pretrain as task
+from dptmat.tasks.evaluate import evaluate
 from dptmat.tasks.pretrain import pretrain, preview
 from dptmat.training import bottleneck, checkpoint
+from dptmat.weights.load import load_network
 
 pytestmark = pytest.mark.usefixtures("freed")
 
@@ -306,3 +311,114 @@ def test_a_preview_takes_a_list_from_a_pipe(dptmat, photographs, tmp_path):
     status, _, error = dptmat("preview", "--data", tmp_path / "pipe", "--out", tmp_path / "a.png", "--size", "64")
     assert status == 0, error
     assert (tmp_path / "a.png").exists()
+
+
+@pytest.fixture
+def real(tmp_path):
+    """Two images with their trimaps and mattes: the options that validate by them; one has a single pixel."""
+    folders = {f"val_{kind}": tmp_path / "val" / kind for kind in ("image", "trimap", "alpha")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    alpha = soft_disc(90, 100, 30.0)
+    trimap = np.where(alpha == 0, 0, np.where(alpha == 255, 255, 128)).astype(np.uint8)
+    for name, rows in (("disc.png", slice(None)), ("dot.png", slice(20, 21))):
+        columns = slice(50, 51) if name == "dot.png" else slice(None)
+        for kind, picture in (("image", shades(90, 100, 3)), ("trimap", trimap), ("alpha", alpha)):
+            cv2.imwrite(str(folders[f"val_{kind}"] / name), picture[rows, columns])
+    assert cv2.imread(str(folders["val_trimap"] / "dot.png"), 0).item() == 128
+    return {option: str(folder) for option, folder in folders.items()}
+
+
+def validations(out):
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["validation"] for line in lines if "validation" in line}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["unet_resnet10t", "gca"])  # batch norms; spectral norms and attention
+def test_a_validation_changes_nothing_of_the_run(photographs, tmp_path, real, model, said):
+    """Equal bits of losses, weights, running means and optimizer, whether and by what a run is validated."""
+    options = {"steps": 4, "save_every": 2, "model": model, "device": "cpu"}
+    plain = checkpoint.load(run(photographs, tmp_path / "plain", **options))
+    last = run(photographs, tmp_path / "validated", **options, **real)
+    validated = checkpoint.load(last)
+    for part in ("model", "optimizer", "scaler", "running_norm"):
+        assert same_state(validated[part], plain[part]), part
+    lines = [json.loads(line) for line in (tmp_path / "validated/log.jsonl").read_text().splitlines()]
+    losses_of = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    assert losses_of == losses(tmp_path / "plain")
+    assert list(validations(tmp_path / "validated")) == [0, 2, 4]
+    assert not (tmp_path / "validated/checkpoints/best.pt").exists()
+    assert "  without trimaps SAD " in said()
+    # What is logged is what the evaluation says of the checkpoint.
+    network, _ = load_network(last)
+    cases = pair(image=real["val_image"], trimap=real["val_trimap"], alpha=real["val_alpha"])
+    logged = validations(tmp_path / "validated")[4]
+    for trimap, ending in (("files", ""), ("all-unknown", "_without_trimap")):
+        mean = evaluate(cases, network, trimap=trimap).mean
+        # A level of an alpha may differ where convolutions add in another order.
+        assert {name: logged[name + ending] for name in mean} == pytest.approx(mean, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_can_be_validated_from_then_on(photographs, tmp_path, real):
+    options = {"save_every": 2, "keep": 9}
+    whole = checkpoint.load(run(photographs, tmp_path / "whole", steps=4, **options, **real))
+    (tmp_path / "again/checkpoints").mkdir(parents=True)
+    for name in ("config.toml", "log.jsonl", "checkpoints/step-000000002.pt"):
+        (tmp_path / "again" / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    (tmp_path / "again/log.jsonl").write_text("")
+    run(photographs, tmp_path / "again", steps=4, resume="auto", **options, **real)
+    assert list(validations(tmp_path / "again")) == [4]  # that of step 2 was done
+    (tmp_path / "again/checkpoints/step-000000004.pt").unlink()
+    without = {**real, "val_trimap": "all-unknown"}
+    again = checkpoint.load(run(photographs, tmp_path / "again", steps=4, resume="auto", **options, **without))
+    assert list(validations(tmp_path / "again")) == [2, 4]  # by other images or trimaps it comes first
+    assert set(validations(tmp_path / "again")[4]) == {"sad", "mse", "grad", "conn", "mad"}
+    assert all(same_state(whole[part], again[part]) for part in ("model", "optimizer"))
+
+
+@pytest.mark.slow
+def test_a_network_that_sees_the_image_alone_has_one_number(photographs, tmp_path, real):
+    run(photographs, tmp_path / "run", steps=1, trimap=False, **real)
+    assert all(
+        set(scores) == {"sad", "mse", "grad", "conn", "mad"} for scores in validations(tmp_path / "run").values()
+    )
+
+
+def test_a_damaged_image_to_validate_by_is_named_before_the_first_step(photographs, tmp_path, real, said):
+    (tmp_path / "val/trimap/disc.png").write_bytes(b"<html>")
+    run(photographs, tmp_path / "run", steps=1, **real)
+    messages = said().splitlines()
+    named = next(at for at, message in enumerate(messages) if message.startswith("left out: disc: "))
+    assert named < next(at for at, message in enumerate(messages) if message.startswith("step 1/1"))
+    assert sum("left out: disc" in message for message in messages) == 1
+    # without its trimap, too, the mean is of the other image: a pixel's SAD is 0.001 at most
+    assert all(scores["sad_without_trimap"] <= 1e-3 for scores in validations(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"val_trimap": None}, "--val-image, --val-trimap and --val-alpha belong together; give all three, or none"),
+        ({"val_trimap": "{tmp}/gone"}, "--val-trimap {tmp}/gone does not exist"),
+        ({"val_alpha": "{tmp}/val/others"}, "--val-alpha {tmp}/val/others has no partner of disc, dot of --val-image"),
+        ({"val_trimap": "{tmp}/val/alpha"}, "none of the validation images can be scored; the messages above say why"),
+    ],
+)
+def test_what_cannot_validate_is_refused_in_a_line(photographs, tmp_path, real, dptmat, changed, message):
+    (tmp_path / "val/others").mkdir()
+    cv2.imwrite(str(tmp_path / "val/others/x.png"), soft_disc(90, 100))
+    if changed.get("val_trimap") == "{tmp}/val/alpha":  # nothing is unknown in an alpha of 0 and 255
+        for name in ("disc.png", "dot.png"):
+            cv2.imwrite(str(tmp_path / "val/alpha" / name), cv2.imread(str(tmp_path / "val/alpha" / name)) // 255 * 255)
+    given = {**real, **{name: value and value.format(tmp=tmp_path) for name, value in changed.items()}}
+    status, _, error = dptmat(*command(photographs, tmp_path / "run", steps=1, **given))
+    assert status == 2
+    assert error.strip().splitlines()[-1].startswith(f"dptmat: {message.format(tmp=tmp_path)}")
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_preview_reads_no_image_to_validate_by(photographs, tmp_path):
+    gone = dict.fromkeys(("val_image", "val_trimap", "val_alpha"), "gone")
+    assert preview(PretrainConfig(data=str(photographs), out="unused", **SMALL, **gone)).any()

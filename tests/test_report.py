@@ -183,6 +183,32 @@ def test_the_curves_are_those_of_the_log(run):
     assert [line.count("M") for line in lines] == [1, 1, 1, 1, 1, 2]  # the second norm is missing
 
 
+def test_a_validation_of_a_pre_training_has_two_curves_and_a_word(tmp_path):
+    run = write_run(tmp_path / "run")
+    text = (run / "log.jsonl").read_text()
+    with open(run / "log.jsonl", "w") as log:
+        log.write(text[: text.rindex("\n") + 1])
+        for step in (10, 20):
+            scores = {"sad": 40.0, "mse": 0.01, "grad": 1.0, "conn": 2.0, "sad_without_trimap": 3000.0 / step}
+            log.write(json.dumps({"step": step, "validation": scores}) + "\n")
+    document = page_on(run)
+    assert document.words("figcaption")[1:3] == [
+        "SAD of the validation, trimaps shown: in the unknown region",
+        "SAD of the validation, no trimaps shown: over the whole image",
+    ]
+    assert document.words("legend")[1:3] == ["40", "150"]
+    shown = dict(zip(document.words("dt"), document.words("dd"), strict=True))
+    assert shown["SAD of the last validation"] == "40"
+    assert shown["without trimaps, of the whole image"] == "150"
+    word = "It does not rank pre-trainings: which of two makes the better start shows only after a fine-tuning."
+    assert any(word in text for text in document.words("p"))
+
+
+def test_a_validation_of_a_fine_tuning_has_one_curve(run):
+    document = page_on(run)
+    assert not any("does not rank" in text for text in document.words("p"))
+
+
 def test_the_table_has_every_score(run):
     document = page_on(run)
     assert document.words("scores") == [

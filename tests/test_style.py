@@ -13,6 +13,7 @@ MOST_FILES = 20  # directly in dptmat/
 # Each may import from its own line and from those below.
 LAYERS = (
     {"dptmat", "__main__", "cli"},
+    {"app"},
     {"tasks", "report"},
     {"training", "contact_sheets"},
     {"weights", "losses", "inference", "orientations"},

@@ -153,7 +153,11 @@ def predict_command(
 
 @dptmat.command("compose")
 @click.option("--fg", required=True, metavar="DIR", help="Foregrounds.")
-@click.option("--alpha", required=True, metavar="DIR", help="Their alphas, of the same names and sizes.")
+@click.option(
+    "--alpha",
+    metavar="DIR",
+    help="Their alphas, of the same names and sizes; needless for cut-outs with alpha.",
+)
 @click.option("--bg", required=True, metavar="DIR", help="Backgrounds, as many as there will be composites, or more.")
 @out_folder_option("the composites merged/NAME_0.png, merged/NAME_1.png and so on, and their alphas in alpha_copy/")
 @click.option(
@@ -164,8 +168,9 @@ def predict_command(
 @click.option("--fg-names", metavar="FILE", help="Names of the foregrounds in order, one a line; by default sorted.")
 @click.option("--bg-names", metavar="FILE", help="Names of the backgrounds in order, one a line; by default sorted.")
 def compose_command(
-    fg: str, alpha: str, bg: str, out: str, each: int, trimap: str | None, fg_names: str | None, bg_names: str | None
-) -> None:
+    fg: str, alpha: str | None, bg: str, out: str, each: int, trimap: str | None, fg_names: str | None,
+    bg_names: str | None,
+) -> None:  # fmt: skip
     """Build a test set by the rule of Composition-1k: every foreground over 20 backgrounds.
 
     \b

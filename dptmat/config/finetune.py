@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dptmat.config.run import AUGMENTATION, DATA, MODEL, OPTIMIZATION, OUTPUT, VALIDATION, RunConfig
+from dptmat.config.run import AUGMENTATION, DATA, MODEL, OPTIMIZATION, OUTPUT, RunConfig
 from dptmat.config.settings import setting
 from dptmat.errors import UserError
 
@@ -12,12 +12,13 @@ class FinetuneConfig(RunConfig):
     """Settings of a fine-tuning run; the defaults are the published ones."""
 
     fg: str = setting(
-        dataclasses.MISSING, "Foregrounds, their colors: a folder, or a text file with a path per line.",
+        dataclasses.MISSING,
+        "Foregrounds, their colors: a folder, or a text file with a path per line; or cut-outs, with alpha channels.",
         unit="DIR|FILE", group=DATA, changeable_on_resume=True,
     )  # fmt: skip
     alpha: str = setting(
-        dataclasses.MISSING, "Their alpha mattes, files of the same names.", unit="DIR|FILE", group=DATA,
-        changeable_on_resume=True,
+        "", "Their alpha mattes, files of the same names; needless where the foregrounds are cut-outs.",
+        unit="DIR|FILE", group=DATA, changeable_on_resume=True,
     )  # fmt: skip
     bg: str = setting(
         dataclasses.MISSING,
@@ -88,16 +89,6 @@ class FinetuneConfig(RunConfig):
         group=OPTIMIZATION,
     )
 
-    val_image: str = setting(
-        "", "Images to score the network on with every checkpoint.", unit="DIR|FILE", group=VALIDATION,
-        changeable_on_resume=True,
-    )  # fmt: skip
-    val_trimap: str = setting(
-        "", "Their trimaps; or all-unknown or from-alpha, as for dptmat evaluate.", unit="DIR|FILE", group=VALIDATION,
-        changeable_on_resume=True,
-    )  # fmt: skip
-    val_alpha: str = setting("", "Their true alphas.", unit="DIR|FILE", group=VALIDATION, changeable_on_resume=True)
-
     combine: float = setting(
         0.5, "Probability that two foregrounds are combined into one.", unit="0..1", low=0.0, high=1.0,
         group=AUGMENTATION,
@@ -132,7 +123,5 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         if not self.init:
             raise UserError("`init` is empty; give a checkpoint, timm or random")
-        if len({bool(self.val_image), bool(self.val_trimap), bool(self.val_alpha)}) > 1:
-            raise UserError("`val_image`, `val_trimap` and `val_alpha` belong together; give all three, or none")
         if self.model == "mgmatting_mask":
             raise UserError("`model` mgmatting_mask is guided by masks, of which fine-tuning draws none; use mgmatting")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dptmat.config.run import AUGMENTATION, DATA, METHOD, MODEL, OPTIMIZATION, RunConfig
+from dptmat.config.run import AUGMENTATION, DATA, METHOD, MODEL, OPTIMIZATION, VALIDATION, RunConfig
 from dptmat.config.settings import setting
 from dptmat.defaults import ALPHA_MODES, CELL, FOREGROUND_SHARE, UNKNOWN_SHARE
 from dptmat.errors import UserError
@@ -96,6 +96,16 @@ class PretrainConfig(RunConfig):
 
     epochs: int = setting(
         100, "Passes over the photographs, unless the steps are given.", low=1, high=10**6, group=OPTIMIZATION
+    )
+
+    val_image: str = setting(
+        "",
+        "Images with real mattes to score the network on at the start and with every checkpoint, shown their trimaps "
+        "and shown none. This tells whether a pre-training learns; of two it does not tell which makes the better "
+        "fine-tuning, as the method's authors remark.",
+        unit="DIR|FILE",
+        group=VALIDATION,
+        changeable_on_resume=True,
     )
 
     def __post_init__(self) -> None:

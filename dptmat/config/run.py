@@ -4,7 +4,7 @@ import dataclasses
 
 from dptmat.config.milestones import read_milestones
 from dptmat.config.settings import check, setting
-from dptmat.defaults import DEVICES, LOSSES, PRECISIONS
+from dptmat.defaults import DEVICES, LOSSES, PRECISIONS, TRACKERS
 from dptmat.errors import UserError
 
 # Headings of the help text.
@@ -146,6 +146,16 @@ class RunConfig:
         group=OPTIMIZATION,
     )
 
+    val_image: str = setting(
+        "", "Images to score the network on at the start and with every checkpoint.", unit="DIR|FILE",
+        group=VALIDATION, changeable_on_resume=True,
+    )  # fmt: skip
+    val_trimap: str = setting(
+        "", "Their trimaps; or all-unknown or from-alpha, as for dptmat evaluate.", unit="DIR|FILE", group=VALIDATION,
+        changeable_on_resume=True,
+    )  # fmt: skip
+    val_alpha: str = setting("", "Their true alphas.", unit="DIR|FILE", group=VALIDATION, changeable_on_resume=True)
+
     rotation: float = setting(
         30.0, "Largest rotation to either side.", unit="DEGREES", low=0.0, high=180.0, group=AUGMENTATION
     )
@@ -177,13 +187,27 @@ class RunConfig:
         changeable_on_resume=True,
     )
     save_every: int = setting(
-        1000, "Steps between two checkpoints.", unit="STEPS", low=1, group=OUTPUT, changeable_on_resume=True
+        1000,
+        "Steps between two checkpoints, and two validations.",
+        unit="STEPS",
+        low=1,
+        group=OUTPUT,
+        changeable_on_resume=True,
     )
     keep: int = setting(
         3, "Number of checkpoints that are kept, the newest.", low=1, group=OUTPUT, changeable_on_resume=True
     )
     log_every: int = setting(
         10, "Steps between two lines of the log.", unit="STEPS", low=1, group=OUTPUT, changeable_on_resume=True
+    )
+
+    track: str = setting(
+        "none",
+        "Tracker that gets the run's settings and curves beside TensorBoard: wandb (Weights & Biases; offline without "
+        "a login or with WANDB_MODE=offline) or trackio (on this machine). What it writes lies in the output folder.",
+        choices=TRACKERS,
+        group=OUTPUT,
+        changeable_on_resume=True,
     )
 
     device: str = setting(
@@ -277,6 +301,8 @@ class RunConfig:
             raise UserError(f"`size` {self.size} is not a multiple of 32; use {' or '.join(map(str, near))}")
         if self.scale_min > self.scale_max:
             raise UserError(f"`scale_min` {self.scale_min} is more than `scale_max` {self.scale_max}")
+        if len({bool(self.val_image), bool(self.val_trimap), bool(self.val_alpha)}) > 1:
+            raise UserError("`val_image`, `val_trimap` and `val_alpha` belong together; give all three, or none")
         if self.schedule == "milestones":
             read_milestones(self.milestones)
         elif self.milestones:

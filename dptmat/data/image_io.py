@@ -81,6 +81,8 @@ def _colors(image: Image.Image, path: str | Path, *, srgb: bool) -> np.ndarray:
     """Return the colours of an image, uint8 [H, W, 3], in sRGB if that is wanted."""
     profile = image.info.get("icc_profile") if srgb and image.mode != "LAB" else None  # which needs none
     image = _eight_bit(image, str(path))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, of which Pillow would warn
     if profile:
         try:
             image = to_srgb(image, profile)
@@ -101,6 +103,35 @@ def read_alpha(path: str | Path, *, upright: bool = True) -> np.ndarray:
             the range of their bits.
     """
     return _one_channel(_require_range(_open(path, upright), f"alpha {path}"), f"alpha {path}")
+
+
+def has_opacity(path: str | Path) -> bool:
+    """Tell from the head of an image whether it has an alpha channel, or a colour or palette that is transparent.
+
+    Raises:
+        UserError: The file is missing, damaged, or no image.
+    """
+    with _opened(path) as image:
+        return _has_opacity(image)
+
+
+def read_opacity(path: str | Path) -> np.ndarray:
+    """Read the alpha channel of a cut-out: uint8 [H, W], 255 is opaque; of 16 bits the upper 8.
+
+    Raises:
+        UserError: The file is missing, damaged, no image, has no alpha channel, or one without a value above 1.
+    """
+    return _opacity(_open(path), path)
+
+
+def read_cutout(path: str | Path, *, srgb: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Read a cut-out: its colours as `read_image`, not multiplied by alpha, and alpha as `read_opacity`.
+
+    Raises:
+        UserError: As for both.
+    """
+    image = _open(path)
+    return _colors(image, path, srgb=srgb), _opacity(image, path)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -252,11 +283,21 @@ def _is_shallow(image: Image.Image) -> bool:
     return not image.mode.startswith("I")
 
 
+def _has_opacity(image: Image.Image) -> bool:
+    return _is_shallow(image) and (image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info)
+
+
 def _is_transparent(image: Image.Image) -> bool:
-    has_opacity = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    if not has_opacity or not _is_shallow(image):
-        return False
-    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
+    return _has_opacity(image) and bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
+
+
+def _opacity(image: Image.Image, path: str | Path) -> np.ndarray:
+    if not _has_opacity(image):
+        raise UserError(f"{path} has no alpha channel; save the cut-out with one, as PNG or WebP")
+    opacity = np.asarray(image.convert("RGBA").getchannel("A"))
+    if opacity.max(initial=0) == 1:
+        raise UserError(f"{path} has no value above 1 in its alpha channel, where opaque is 255; save it again")
+    return opacity
 
 
 def _eight_bit(image: Image.Image, name: str) -> Image.Image:

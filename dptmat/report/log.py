@@ -2,7 +2,8 @@
 
 - ``{"step": 20, "loss": 0.41, "l1": 0.2, ..., "grad_norm": null, "learning_rate": 1e-4, "images_per_second": 812.5,
   "waited": 0.01, "waited_host": 0.2}``: numbers of a step, null where not finite; the waits are shares of the time;
-- ``{"step": 20, "validation": {"sad": 12.5, "mse": 0.01, "grad": 3.1, "conn": 11.0}}``: scores of a validation;
+- ``{"step": 20, "validation": {"sad": 12.5, "mse": 0.01, "grad": 3.1, "conn": 11.0}}``: scores of a validation; in a
+  pre-training also ``sad_without_trimap`` and so on, of the whole images where the network is shown no trimap;
 - ``{"step": 20, "skipped": [17, 4]}``: a step without update, since loss or gradient was not finite, and its samples;
 - ``{"step": 20, "advice": "..."}``: what would make the run faster;
 - ``{"left_out": "photos/a.jpg", "reason": "..."}``: a file that cannot be used.
@@ -23,6 +24,7 @@ _LONGEST = 1 << 20  # bytes of a line; the longest names the samples of a batch
 _MOST_NAMES = 64  # of numbers, in the whole log
 _MOST = 1e38  # that a number can be: more is none of float32
 _LETTERS = 4096  # of a name or a reason
+WITHOUT = "sad_without_trimap"
 OTHER_NUMBERS = ("grad_norm", "learning_rate", "images_per_second", "waited", "waited_host")  # no parts of the loss
 
 

@@ -19,7 +19,7 @@ from dptmat.report import curves, figures
 from dptmat.report.curves import Chart, chart, number
 from dptmat.report.figures import Figure
 from dptmat.report.inside import require_inside
-from dptmat.report.log import OTHER_NUMBERS, Log, read_log
+from dptmat.report.log import OTHER_NUMBERS, WITHOUT, Log, read_log
 from dptmat.report.scores import read_scores
 
 _NAMED = 100  # left-out photographs that the page names
@@ -121,6 +121,8 @@ def _latest(log: Log) -> dict[str, str]:
         latest["of the time waited for data"] = f"{100 * row.get('waited', math.nan):.1f} %".replace("nan %", "–")
     if log.validations:
         latest["SAD of the last validation"] = number(log.validations[-1].get("sad"))
+        if WITHOUT in log.validations[-1]:
+            latest["without trimaps, of the whole image"] = number(log.validations[-1][WITHOUT])
     return latest
 
 
@@ -130,9 +132,11 @@ def _charts(log: Log) -> list[Chart]:
     steps, values = _columns(log.rows)
     parts = {name: column for name, column in values.items() if name not in ("step", *OTHER_NUMBERS)}
     validation_steps, validation = _columns(log.validations)
+    without = _only(validation, WITHOUT)
     wanted: list[tuple[str, np.ndarray, dict[str, np.ndarray], dict[str, Any]]] = [
         ("Loss and its parts" if len(parts) > 1 else "Loss", steps, parts, {"may_be_log": True}),
-        ("SAD of the validation", validation_steps, _only(validation, "sad"), {}),
+        (_name_validation("sad" if without else ""), validation_steps, _only(validation, "sad"), {}),
+        (_name_validation(WITHOUT), validation_steps, without, {}),
         ("Images per second", steps, _only(values, "images_per_second"), {}),
         ("Share of the time waited for data, %", steps, _only(values, "waited", 100), {"top": 5}),
         ("Learning rate", steps, _only(values, "learning_rate"), {}),
@@ -143,6 +147,12 @@ def _charts(log: Log) -> list[Chart]:
         for title, at, numbers, options in wanted
         if any(np.isfinite(series).any() for series in numbers.values())
     ]
+
+
+def _name_validation(which: str) -> str:
+    """Name a curve of a validation: the only one, or one of two, whose regions differ."""
+    shown = {"sad": ", trimaps shown: in the unknown region", WITHOUT: ", no trimaps shown: over the whole image"}
+    return f"SAD of the validation{shown.get(which, '')}"
 
 
 def _columns(rows: list[dict[str, float]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

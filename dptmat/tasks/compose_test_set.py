@@ -15,12 +15,12 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from dptmat.data.cases import Case, compose, list_images, pair, require_apart, spellings
+from dptmat.data.cases import Case, compose, list_images, require_apart, spellings
+from dptmat.data.cutouts import pair_foregrounds, read_foreground
 from dptmat.data.folders import read_lines
 from dptmat.data.image_io import (
     LARGEST,
     LEVELS,
-    read_alpha,
     read_image,
     read_size,
     read_trimap,
@@ -40,13 +40,13 @@ _Found = TypeVar("_Found", Case, Path)
 class Composition:
     """A foreground and the backgrounds that it is laid over."""
 
-    foreground: Case  # with fg, alpha and, if it shall be copied, trimap
+    foreground: Case  # with fg, unless it is a cut-out alpha, and, if it shall be copied, trimap
     backgrounds: list[Path]
 
 
 def find_compositions(
     fg: str | Path,
-    alpha: str | Path,
+    alpha: str | Path | None,
     bg: str | Path,
     out: str | Path,
     *,
@@ -59,6 +59,7 @@ def find_compositions(
 
     Args:
         fg, alpha, bg, trimap: Each as ``where`` of `dptmat.data.cases.list_images`; partners have the same name.
+            Without ``alpha`` the foregrounds are cut-outs with alpha channels.
         out: The folder that will be written to.
         each: Composites of each foreground.
         fg_names, bg_names: Text files with the names of the images to take, one a line, in order, with or without
@@ -73,7 +74,7 @@ def find_compositions(
             foreground and its partners differ in size, or a background would have to be enlarged beyond the largest
             size that is read.
     """
-    found = {case.name: case for case in pair(leave_out=out, fg=fg, alpha=alpha, trimap=trimap)}
+    found = {case.name: case for case in pair_foregrounds(fg, alpha, trimap=trimap, leave_out=out)}
     foregrounds = _in_order("fg", fg, found, fg_names)
     names = [foreground.name for foreground in foregrounds]
     if len(set(names)) < len(names):
@@ -190,10 +191,7 @@ def _read_layers(foreground: Case) -> dict[str, np.ndarray]:
     Raises:
         UserError: One cannot be read, or they differ in size.
     """
-    layers = {
-        "fg": read_image(foreground.path("fg"), srgb=False),
-        "alpha": read_alpha(foreground.path("alpha")),
-    }
+    layers = dict(zip(("fg", "alpha"), read_foreground(foreground, srgb=False), strict=True))
     if foreground.trimap:
         layers["trimap"] = LEVELS[read_trimap(foreground.trimap)]
     require_same_size(foreground.name, **layers)

@@ -7,7 +7,6 @@ the unknown region alone as in DPT (Li et al., WACV 2024).
 import contextlib
 import dataclasses
 import logging
-import math
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.settings import take_settings
 from dptmat.contact_sheets import samples_sheet
-from dptmat.data.cases import Case, pair
 from dptmat.data.foregrounds import read_foregrounds
 from dptmat.data.matte_batch import MatteBatch, make_matte_batch
 from dptmat.data.photographs import open_photographs
@@ -32,8 +30,9 @@ from dptmat.losses import matting_losses, refine
 from dptmat.pipelines.batches import Layers
 from dptmat.pipelines.crop_window import REFINE_OS1, REFINE_OS4, Recipe
 from dptmat.pipelines.finetune import FinetuneSource
-from dptmat.tasks.evaluate import evaluate, log_exception, mean_scores, table
-from dptmat.tasks.score import Score, score_network
+from dptmat.pipelines.source import name_of
+from dptmat.tasks.evaluate import evaluate, table
+from dptmat.tasks.validation import Validation
 from dptmat.training import distributed
 from dptmat.training.build import choose_augmentation, choose_micro_batch, fingerprint, make_loader, make_sampler
 from dptmat.training.distributed import Process
@@ -86,24 +85,24 @@ class Finetuning:
     preview_rows = 4
 
     def __init__(self, settings: FinetuneConfig, process: Process) -> None:
-        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha, settings.out)
+        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha or None, settings.out)
         if process.is_main:
             for path, reason in empty:
                 name_bad(str(path), reason)
         begun_with = list_begun_with(settings)
         self.index = backgrounds = open_photographs(settings.bg, "bg", begun_with, leave_out=settings.out)
         backgrounds.require_some_file(f"`bg` {settings.bg}")
-        self._cases, self._trimaps = _validation_cases(settings)
-        self._has_validated = False
+        self._validation = Validation(settings, process)
         self._settings, self._process = settings, process
         self._best = Path(settings.out) / "checkpoints" / BEST
-        self._best_sad = _sad_of(self._best, self._trimaps) if settings.resume else float("inf")
+        self._best_sad = _sad_of(self._best, self._validation.trimaps) if settings.resume else float("inf")
         self.sampler = make_sampler(settings, process, backgrounds)
         # MG Matting normalises its pooled features over the batch alone.
         smallest = 2 if settings.model == "mgmatting" else 1
         self.micro_batch = choose_micro_batch(settings, process.world_size, smallest, _MICRO_BATCH)
         self.steps = settings.steps
-        files = "\n".join(f"{Path(f.fg).name}\t{Path(f.alpha).name}\t{f.width}\t{f.height}" for f in foregrounds)
+        names = ((Path(name_of(f.fg)).name, Path(name_of(f.alpha)).name) for f in foregrounds)
+        files = "\n".join(f"{a}\t{b}\t{f.width}\t{f.height}" for (a, b), f in zip(names, foregrounds, strict=True))
         digest = blake2b(files.encode(errors="surrogateescape"), digest_size=16).hexdigest()
         photographs = fingerprint(backgrounds, self.sampler)
         self.data_fingerprint = {**photographs, "digest": f"{photographs['digest']}{digest}"}
@@ -158,23 +157,10 @@ class Finetuning:
         Raises:
             UserError: None of the images can be scored, at the first time.
         """
-        if not self._cases:
+        if not self._validation.cases:
             return None
-        process = self._process
-        distributed.broadcast_(model.buffers())  # each process has its own running statistics of batch norms
-        own = self._cases[process.rank :: process.world_size]
-        results = list(score_network(own, model, trimap=self._trimaps, seed=self._settings.seed))
-        for result in () if self._has_validated else results:  # the same images are left out every time
-            log_exception(result)
-        images = [result for result in results if isinstance(result, Score)]
-        scores = mean_scores([score for part in distributed.gather(images) for score in part])
-        if math.isnan(scores["sad"]) and not self._has_validated:
-            raise UserError(
-                "none of the validation images can be scored, so that no best network could be told; the messages "
-                "above say why: mend `val_image`, `val_trimap` or `val_alpha`, or leave them out"
-            )
-        self._has_validated = True
-        if process.is_main and scores["sad"] < self._best_sad:
+        scores = self._validation.score(model)
+        if self._process.is_main and scores["sad"] < self._best_sad:
             self._save_best(model, step, scores)
         return scores
 
@@ -199,7 +185,7 @@ class Finetuning:
         Raises:
             UserError: There is no best network.
         """
-        if not (self._cases and self._process.is_main):
+        if not (self._validation.cases and self._process.is_main):
             return
         if not self._best.exists():
             raise UserError(
@@ -209,8 +195,9 @@ class Finetuning:
         out = Path(self._settings.out) / "evaluation"
         network, _ = load_network(self._best, self._process.device)
         evaluation = evaluate(
-            self._cases, network, out=out, trimap=self._trimaps, seed=self._settings.seed, checkpoint=self._best
-        )
+            self._validation.cases, network, out=out, trimap=self._validation.trimaps, seed=self._settings.seed,
+            checkpoint=self._best,
+        )  # fmt: skip
         _logger.info("best        %s", self._best)
         _logger.info("evaluation  %s", out)
         _logger.info("%s", table(evaluation))
@@ -221,18 +208,6 @@ class Finetuning:
         if warmup <= step < 3 * warmup:
             return bool(words(self._settings.seed, Stream.REFINEMENT, step, 1)[0, 0, 0] % 2)
         return step >= warmup
-
-
-def _validation_cases(settings: FinetuneConfig) -> tuple[list[Case], str]:
-    """Pair the validation images, and tell where their trimaps are from: (cases, "files" or how they are made)."""
-    if not settings.val_image:
-        return [], "files"
-    made = settings.val_trimap in TRIMAP_SOURCES
-    cases = pair(
-        {"image": "val_image", "alpha": "val_alpha", "trimap": "val_trimap"}, leave_out=settings.out,
-        image=settings.val_image, alpha=settings.val_alpha, trimap=None if made else settings.val_trimap,
-    )  # fmt: skip
-    return cases, settings.val_trimap if made else "files"
 
 
 def _sad_of(path: Path, trimaps: str) -> float:

@@ -22,6 +22,8 @@ from dptmat.losses import keep_coarsest, matting_losses
 from dptmat.pipelines.batches import Pairs, Views
 from dptmat.pipelines.pretrain import PretrainSource
 from dptmat.pipelines.pretrain_pairs import Pairing, PairSource
+from dptmat.tasks.score import takes_trimap
+from dptmat.tasks.validation import Validation
 from dptmat.training import distributed
 from dptmat.training.build import choose_augmentation, choose_micro_batch, fingerprint, make_loader, make_sampler
 from dptmat.training.distributed import Process
@@ -85,6 +87,7 @@ class Pretraining:
         self.data_fingerprint = fingerprint(self.index, self.sampler)
         self.summary = f"{len(self.index)} photographs"
         self.source = _choose_source(self.index, self.sampler, settings)
+        self._validation = Validation(settings, process)
 
     def batch(self, outputs: Views | Pairs) -> Batch | ComposedBatch:
         """Make the network's input and targets of one micro-batch; on the CPU over the memory of the one before."""
@@ -110,8 +113,23 @@ class Pretraining:
         scene = make_scene(views, _take_fields(AlphaRecipe, self._settings))
         return preview_sheet(scene.fg, scene.bg, batch, self.preview_rows)
 
-    def validate(self, model: nn.Module, step: int) -> None:
-        """Score nothing: the alphas are made up."""
+    def validate(self, model: nn.Module, step: int) -> dict[str, float] | None:
+        """Score the network on real mattes, if there are any; no best network is kept, since this tells of none.
+
+        A network that takes trimaps, given as files or from the alphas, is also scored without them, on the whole
+        images: names that end in ``_without_trimap``.
+
+        Raises:
+            UserError: None of the images can be scored, at the first time.
+        """
+        validation = self._validation
+        if not validation.cases:
+            return None
+        scores = validation.score(model)
+        if validation.trimaps == "all-unknown" or not takes_trimap(model):
+            return scores
+        without = validation.score_without_trimaps(model)
+        return scores | {f"{name}_without_trimap": value for name, value in without.items()}
 
     def finish(self) -> None:
         """Do nothing after the last step."""
@@ -134,6 +152,7 @@ def preview(settings: PretrainConfig) -> np.ndarray:
     if settings.batch_size > len(index):
         few = min(_MICRO_BATCH, len(index))
         settings = dataclasses.replace(settings, batch_size=few, micro_batch=few)
+    settings = dataclasses.replace(settings, val_image="", val_trimap="", val_alpha="")
     known = read_quarantine(settings.quarantine) if settings.quarantine else None
     process = distributed.single_process(settings.device)
     return Pretraining(settings, process, index).preview(Quarantine(known=known))

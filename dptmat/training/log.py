@@ -13,10 +13,12 @@ from torch.utils.tensorboard import SummaryWriter
 from dptmat.defaults import METRICS
 from dptmat.errors import first_line
 from dptmat.files import Journal, drop_link, write_whole
+from dptmat.training.tracking import Tracker
 
 _logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.jsonl"  # in the output folder
+WITHOUT = "sad_without_trimap"
 
 
 class RunLog:
@@ -28,13 +30,16 @@ class RunLog:
         batch_size: Samples per step over all processes.
         start: Steps done before; what an earlier process logged beyond them is dropped, since it is done again.
         writes: Whether this process is the one that writes and speaks.
+        tracker: What takes the curves beside TensorBoard, if anything.
 
     Attributes:
         skipped_steps: Number of steps that were skipped, since their loss or gradient was not finite.
     """
 
-    def __init__(self, out: str | Path, steps: int, batch_size: int, *, start: int, writes: bool) -> None:
-        self._steps, self._batch_size = steps, batch_size
+    def __init__(
+        self, out: str | Path, steps: int, batch_size: int, *, start: int, writes: bool, tracker: Tracker | None = None
+    ) -> None:
+        self._steps, self._batch_size, self._tracker = steps, batch_size, tracker
         self.skipped_steps = 0
         self._lines: Journal | None = None
         self._board: _Board | None = None
@@ -77,15 +82,24 @@ class RunLog:
             f"{speed['images_per_second']:.1f} images/s  waited {speed['waited']:.1%}  left {_clock(left)}"
         )
 
-    def validated(self, step: int, scores: dict[str, float]) -> None:
-        """Log the scores of the validation images at a step: ``sad``, ``mse``, ``grad``, ``conn``."""
-        self._write(
-            {"step": step, "validation": scores}, {f"validation/{name}": value for name, value in scores.items()}
-        )
+    def validated(self, step: int, scores: dict[str, float], seconds: float = 0.0) -> None:
+        """Log the scores of the validation images at a step.
+
+        Args:
+            step: Steps done.
+            scores: ``sad``, ``mse``, ``grad``, ``conn`` and others by name; those of networks that were shown no
+                trimap end in ``_without_trimap``.
+            seconds: That it took, which do not count in the speed of training.
+        """
+        self._last = self._last._replace(clock=self._last.clock + seconds)
+        # JSON has no NaN, which the mean of no image is.
+        plain = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        self._write({"step": step, "validation": plain}, {f"validation/{name}": scores[name] for name in scores})
         sad, mse, grad, conn = (scores[name] for name in METRICS)
+        without = f"  without trimaps SAD {scores[WITHOUT]:.2f} of the whole image" if WITHOUT in scores else ""
         self._say(
             f"step {step}/{self._steps}  validation: SAD {sad:.2f}  MSE {1000 * mse:.2f}e-3  Grad {grad:.2f}  "
-            f"Conn {conn:.2f}"
+            f"Conn {conn:.2f}{without}"
         )
 
     def skipped(self, step: int, samples: list[int]) -> None:
@@ -118,6 +132,8 @@ class RunLog:
         if self._lines and self._board:
             self._lines.add(json.dumps(line))
             self._board.add(curves or {}, line.get("step", 0))
+            if self._tracker:
+                self._tracker.add(curves or {}, line.get("step", 0))
 
     def _say(self, line: str, level: int = logging.INFO) -> None:
         if self._lines:

@@ -13,6 +13,7 @@ from dptmat.training.trainer import Trainer
 
 _logger = logging.getLogger(__name__)
 
+_VALIDATED_BY = ("val_image", "val_trimap", "val_alpha")
 FILES = "files.txt"  # in the output folder: the photographs that the run began with
 
 
@@ -48,7 +49,7 @@ def resume(task: Task, trainer: Trainer, settings: RunConfig, *, speaks: bool) -
         speaks: Whether this process tells of damaged checkpoints.
 
     Returns:
-        Steps done, and whether the run was stopped there without the validation that was due.
+        Steps done, and whether a validation is due there: the run was stopped before it, or had other images for it.
 
     Raises:
         UserError: The checkpoint is damaged, or of a run with other settings or other data.
@@ -63,7 +64,8 @@ def resume(task: Task, trainer: Trainer, settings: RunConfig, *, speaks: bool) -
         raise UserError(
             f"checkpoint {path} does not fit {settings.model}: {first_line(error)}; use one of this run"
         ) from error
-    return saved["step"], saved.get("owes_validation", False)
+    others = any(getattr(settings, name) != saved["config"].get(name, "") for name in _VALIDATED_BY)
+    return saved["step"], saved.get("owes_validation", False) or others
 
 
 def _find(settings: RunConfig, speaks: bool) -> tuple[Path | None, dict[str, Any] | None]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from dptmat.training.quarantine import QUARANTINE_FILE, open_quarantine
 from dptmat.training.resume import FILES, list_begun_with, refuse_another_run, resume
 from dptmat.training.signals import Signals
 from dptmat.training.task import Task
+from dptmat.training.tracking import Tracker, require_installed
 from dptmat.weights.initialize import initialize
 
 _logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ def joined_processes(settings: RunConfig) -> Iterator[Process]:
 
 def _take_folder(settings: RunConfig, held: contextlib.ExitStack) -> None:
     """Take the output folder for this run alone, and remove what a kill has left half written."""
+    require_installed(settings.track)
     held.enter_context(locked(settings.out))
     refuse_another_run(settings)
     if settings.resume == "auto" and not list_begun_with(settings):  # of a try that ended before its first checkpoint
@@ -137,7 +140,9 @@ class Run:
         if process.is_main:
             self.place = Place(self.out)
             self._write_head()
-        self.log = RunLog(self.out, task.steps, settings.batch_size, start=self.done, writes=process.is_main)
+        self.log = RunLog(
+            self.out, task.steps, settings.batch_size, start=self.done, writes=process.is_main, tracker=self._track()
+        )
         self.quarantine = distributed.on_all_ranks(
             lambda: open_quarantine(
                 self.out, settings.quarantine, self.log.left_out, task.source, writes=process.is_main
@@ -228,10 +233,11 @@ class Run:
 
     def validate(self) -> None:
         """Score the network, if the task has something to score it by."""
+        began = time.perf_counter()
         with torch.compiler.set_stance("force_eager"):  # nothing is compiled anew for images of any size
             scores = self.task.validate(self.trainer.model, self.done)
         if scores and self.process.is_main:
-            self.log.validated(self.done, scores)
+            self.log.validated(self.done, scores, time.perf_counter() - began)
 
     def save(self) -> None:
         """Write a checkpoint; the last one of the run waits for room on a full disk, another is made up for later."""
@@ -318,6 +324,14 @@ class Run:
             "micro_batch": self.task.micro_batch,
             "owes_validation": self.owes_validation,
         }
+
+    def _track(self) -> Tracker | None:
+        """Begin or go on with the tracked run, if one is asked for and this process is the one that writes."""
+        if self.settings.track == "none" or not self.process.is_main:
+            return None
+        tracker = Tracker(self.settings.track, self.out, dataclasses.asdict(self.settings), self.done)
+        self._opened.callback(tracker.close)
+        return tracker
 
     def _name_skipped(self, skipped: dict[int, list[int]]) -> None:
         """Name the samples of skipped steps whose loss is not finite; without one, those of the whole batch."""

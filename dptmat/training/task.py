@@ -45,7 +45,8 @@ class Task(Protocol):
     def validate(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """Score the network after so many steps; None where there is nothing to score by.
 
-        All processes call it together, and the main one returns the scores: ``sad``, ``mse``, ``grad`` and ``conn``.
+        All processes call it together, and the main one returns the scores: ``sad``, ``mse``, ``grad``, ``conn`` and
+        perhaps others.
         """
 
     def finish(self) -> None:
