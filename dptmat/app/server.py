@@ -123,7 +123,7 @@ def _application(page: Any, port: int) -> Any:
 
 
 class _Guard:
-    """Answers with _POLICY, refuses what another site's page sends here, and fetches nothing from the web for anybody."""
+    """Answers with _POLICY, refuses what pages of other sites send, and fetches nothing from the web for anybody."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -131,7 +131,7 @@ class _Guard:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         async def send_with_policy(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+                headers = {"content-security-policy": _POLICY, "referrer-policy": "same-origin"}
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in headers.items())]
             await send(message)
 

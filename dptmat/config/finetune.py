@@ -11,8 +11,15 @@ from dptmat.errors import UserError
 class FinetuneConfig(RunConfig):
     """Settings of a fine-tuning run; the defaults are the published ones."""
 
+    data: str = setting(
+        "",
+        "A training set of a known layout, P3M-10k or AM-2k; the next two win over it.",
+        unit="DIR",
+        group=DATA,
+        changeable_on_resume=True,
+    )
     fg: str = setting(
-        dataclasses.MISSING,
+        "",
         "Foregrounds, their colors: a folder, or a text file with a path per line; or cut-outs, with alpha channels.",
         unit="DIR|FILE", group=DATA, changeable_on_resume=True,
     )  # fmt: skip
@@ -121,6 +128,8 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not (self.data or self.fg):
+            raise UserError("missing: `fg`; give the foregrounds, or as `data` a training set of a known layout")
         if not self.init:
             raise UserError("`init` is empty; give a checkpoint, timm or random")
         if self.model == "mgmatting_mask":
