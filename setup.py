@@ -38,6 +38,7 @@ setup(
     package_data={
         "dptmat": ["py.typed"],
         "dptmat.app": ["*.css"],
+        "dptmat.models": ["*.json"],
         "dptmat.report": ["*.html", "*.md"],
         "dptmat.kernels": ["*.cu", "*.cuh"],
     },

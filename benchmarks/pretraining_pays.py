@@ -15,6 +15,9 @@ as the ``released code`` does (``recipes/pretrain/official-code.toml``); as the 
 that code. Each seed is that of a pre-training of its own, too: all ways begin with the same weights and photographs,
 and the spread over the seeds is that of pre-training and fine-tuning together.
 
+``--compare cells``: ``random`` weights, and encoder and decoder pre-trained with trimaps of cells of 7 and of 16
+pixels: the paper's, and a patch of a plain vision transformer. Seeds are as for ways.
+
 The table has the mean over the seeds and their standard deviation (n - 1); of ways also those of the difference to the
 paper's text, seed by seed. ``alphas.png`` shows what the networks of the first seed predict. What is done already is
 not done again: a call that was stopped goes on where it was.
@@ -58,6 +61,8 @@ WAYS = {  # how it is pre-trained
     "background left": {"augment_background": RELEASED["augment_background"]},
     "squash": {"fit": RELEASED["fit"]},
 }
+CELLS = {"random": None, "cell 7": {"cell": 7}, "cell 16": {"cell": 16}}
+COMPARED = {"parts": PARTS, "ways": WAYS, "cells": CELLS}
 HEIGHT, HEAD = 260, 28  # of an image and of its caption, in pixels
 
 
@@ -104,7 +109,7 @@ def list_starts(compare, seed, pretrain_so):
     Yields:
         The name of a start, and the settings of fine-tuning that say what is loaded.
     """
-    for name, choice in (PARTS if compare == "parts" else WAYS).items():
+    for name, choice in COMPARED[compare].items():
         if choice is None:
             yield name, {"init": "random"}
         elif compare == "parts":
@@ -178,8 +183,8 @@ def draw(cases, folders, path):
 @click.option("--test", default="GT04,GT05,GT13,GT16,GT20", show_default=True, metavar="NAMES", help="Not trained on.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @click.option(
-    "--compare", type=click.Choice(["parts", "ways"]), default="parts", show_default=True,
-    help="Parts of a pre-trained network that are loaded, or ways of pre-training.",
+    "--compare", type=click.Choice(list(COMPARED)), default="parts", show_default=True,
+    help="Parts of a pre-trained network that are loaded, ways of pre-training, or sides of a trimap's cells.",
 )  # fmt: skip
 @click.option("--model", default="matteformer", show_default=True, metavar="NAME", help="Network.")
 @click.option("--pretrain-steps", default=2000, show_default=True, metavar="STEPS")

@@ -11,7 +11,8 @@ of the code remove the file. A run that fails is told, and the others go on.
 On a GPU: ``synthesize``; ``loader``, its stages and the usual ``DataLoader``; ``loader hw X``, ``loader threads N`` and
 ``loader prefetch N``, decoding and the whole pipeline by these options; ``throughput MODEL BATCH AMP [compiled]``, all
 of three networks, two batches, two precisions, compiled or not; ``pretraining_pays MODEL``, and the same with ``ways``,
-of pre-training. On the CPU what fits it; ``pack``: packing, and loading what is packed; and ``trimap_width``.
+of pre-training. On the CPU what fits it; ViTMatte with ``cells`` of two sizes; ``pack``: packing, and loading what is
+packed; and ``trimap_width``.
 """
 
 import itertools
@@ -38,9 +39,15 @@ TRAININGS = ("matteformer", "gca", "unet_resnet50"), (64, 256), ("bf16", "fp16")
 SMALL = {"pretrain-steps": 400, "pretrain-batch": 16, "pretrain-size": 128, "steps": 120, "batch": 4, "size": 192}
 # An hour of one core of an AMD EPYC: 15 pre-trainings and 18 fine-tunings.
 SMALLER = {"pretrain-steps": 150, "pretrain-batch": 8, "pretrain-size": 96, "steps": 60, "batch": 4, "size": 128}
+# An hour of one core with other work on it, less than half of that alone: 4 pre-trainings and 6 fine-tunings.
+OF_CELLS = {"pretrain-steps": 250, "pretrain-batch": 4, "pretrain-size": 128, "steps": 60, "batch": 4, "size": 160}
 PAYS = {
     "cuda": {(model, compare): {} for model in ("matteformer", "unet_resnet34") for compare in ("parts", "ways")},
-    "cpu": {("unet_resnet34", "parts"): SMALL, ("unet_resnet18", "ways"): SMALLER | {"amp": "bf16"}},
+    "cpu": {
+        ("unet_resnet34", "parts"): SMALL,
+        ("unet_resnet18", "ways"): SMALLER | {"amp": "bf16"},
+        ("vitmatte_small", "cells"): OF_CELLS | {"amp": "bf16", "seeds": 2},
+    },
 }
 
 
@@ -61,7 +68,7 @@ def list_runs(device, data, mattes, work, checkpoint=None):
             judge = {"checkpoint": checkpoint, "only": "GT04,GT05,GT13,GT16,GT20", "side": 400}
             runs["trimap_width network"] = "trimap_width", {"data": mattes, **judge}
     for (model, compare), sizes in PAYS[device].items():
-        name = f"pretraining_pays {model}{' ways' * (compare == 'ways')}"
+        name = f"pretraining_pays {model}{f' {compare}' * (compare != 'parts')}"
         given = {"photographs": data, "mattes": mattes, "device": device, "model": model, "compare": compare}
         runs[name] = "pretraining_pays", {**given, "out": work / name.replace(" ", "-"), **sizes}
     return runs

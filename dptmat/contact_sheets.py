@@ -17,6 +17,8 @@ from dptmat.pipelines.batches import Views
 
 _MEAN, _STD = np.array(defaults.MEAN, np.float32), np.array(defaults.STD, np.float32)
 _CAPTION = 24  # height in pixels of the line of captions
+_GREEN = 0, 150, 70
+_DETAIL = 98  # pixels of a detail, that fill a tile twice as large
 _TILE = 200  # pixels: the side of the square that an image of a file is shrunk into
 
 
@@ -101,8 +103,31 @@ def trimap_strip(
     below = _colored(matte) if image is None else image
     tint = np.array([[40, 40, 200], [0, 0, 0], [40, 200, 40]], np.uint8)[trimap]
     tinted = np.where((trimap == 1)[..., None], below, below // 2 + tint // 2)
-    tiles = [_fitted(_colored(each)) for each in (matte, LEVELS[trimap], tinted)]
-    return np.concatenate([_head(caption, 3 * _TILE), np.concatenate(tiles, axis=1)])
+    return _strip(caption, (matte, LEVELS[trimap], tinted))
+
+
+def matte_strip(
+    caption: str,
+    colors: np.ndarray,  # uint8 [H, W, 3] RGB
+    alpha: np.ndarray,  # uint8 [H, W]
+) -> np.ndarray:  # uint8 [_CAPTION + _TILE, 3 * _TILE, 3] RGB
+    """Draw a foreground over a plain green, its matte, and a detail of the former, where halos show.
+
+    The detail is where alpha is between most often, 100 pixels wide, shown twice as large.
+    """
+    share = alpha[..., None] / np.float32(255)
+    over = share * colors + (1 - share) * np.array(_GREEN, np.float32)
+    between = cv2.boxFilter(((alpha > 0) & (alpha < 255)).astype(np.float32), -1, (_DETAIL, _DETAIL))
+    y, x = np.unravel_index(between.argmax(), between.shape)
+    places = (y, alpha.shape[0]), (x, alpha.shape[1])
+    top, left = (max(0, min(int(at) - _DETAIL // 2, side - _DETAIL)) for at, side in places)
+    detail = over[top : top + _DETAIL, left : left + _DETAIL].repeat(2, axis=0).repeat(2, axis=1)
+    return _strip(caption, (over.astype(np.uint8), alpha, detail.astype(np.uint8)))
+
+
+def _strip(caption: str, images: Sequence[np.ndarray]) -> np.ndarray:
+    tiles = [_fitted(_colored(each)) for each in images]
+    return np.concatenate([_head(caption, len(tiles) * _TILE), np.concatenate(tiles, axis=1)])
 
 
 def stack_strips(strips: Sequence[np.ndarray]) -> np.ndarray:  # uint8 [H, W, 3] of one size -> [H', W', 3]

@@ -9,7 +9,7 @@ UNKNOWN_SHARE = 0.75  # of the cells
 FOREGROUND_SHARE = 0.125  # of the cells; the rest is background
 ALPHA_MODES = ("pixel", "block")  # one random alpha for each unknown pixel, or for each unknown cell
 
-LOSSES = ("l1", "comp", "lap")
+LOSSES = ("l1", "comp", "lap", "grad", "l1_known", "lap_whole")
 METRICS = ("sad", "mse", "grad", "conn")  # the four of alphamatting.com and Deep Image Matting
 ERRORS = (*METRICS, "mad")  # and the mean absolute difference, which AIM-500 and P3M-10k report as well
 REGIONS = {  # whose pixels errors count, and how tables call them

@@ -1,4 +1,4 @@
-"""Losses of image matting, each over a region: the trimap's unknown one, unless said otherwise.
+"""Losses of image matting, each over a region: the trimap's unknown one, unless their names say otherwise.
 
 All take alpha mattes of [N, 1, H, W] in 0..1 and a weight of the same shape, 1 in the region and 0 elsewhere, and give
 a scalar: the sum of the weighted absolute errors over the batch, divided by the sum of the weights. Where the region
@@ -8,7 +8,7 @@ The K outputs of a network go through them together, as a prediction of [K, N, 1
 weight for all or for each, and give [K]: the same numbers as one after the other, in a third of the kernel launches.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, reduce
 from operator import add
 from typing import Protocol
@@ -99,6 +99,28 @@ def laplacian(
     return _sum(levels)
 
 
+def gradient(
+    prediction: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
+    alpha: Tensor,  # [N, 1, H, W]
+    weight: Tensor,  # [N, 1, H, W] or [K, N, 1, H, W]
+) -> Tensor:  # float32 [] or [K]
+    """Average the absolute error of alpha's gradient, and a hundredth of the predicted gradient itself.
+
+    The sum over both axes of mean |S(prediction) - S(alpha)| + 0.01 mean |S(prediction)|, where S is the filter
+    (-1 0 1) along the axis and (1 2 1) across it (Sobel), not divided, and zeros lie around the image.
+
+    Source: the published training code of ViTMatte (Yao et al., Information Fusion 2024).
+
+    Args:
+        prediction: The network's alpha, 0..1.
+        alpha: The true alpha, 0..1.
+        weight: 1 where an error counts, else 0.
+    """
+    prediction = prediction.float()
+    errors, slopes = _sobel(prediction - alpha.float()), _sobel(prediction)  # the filter is linear
+    return _sum(_weighted_mean(e.abs() + 0.01 * s.abs(), weight.float()) for e, s in zip(errors, slopes, strict=True))
+
+
 def matting_losses(
     outputs: Mapping[str, Tensor],
     batch: Targets,
@@ -112,8 +134,11 @@ def matting_losses(
         outputs: Dictionary of alphas [N, 1, H, W]: alpha_os1, alpha_os4, alpha_os8, or
             alpha_os1 alone, which then counts fully.
         batch: With ``alpha``, ``contrast`` and ``trimap``: a ``Batch`` or ``ComposedBatch``.
-        names: Some of `dptmat.defaults.LOSSES`: "l1", "comp", "lap".
+        names: Some of `dptmat.defaults.LOSSES`: "l1", "comp", "lap", "grad"; "l1_known", which is "l1" averaged over
+            the known region of the trimap; and "lap_whole", a fifth of "lap" averaged over the whole image. ViTMatte's
+            loss is "l1", "l1_known", "lap_whole" and "grad".
         regions: Where each output counts, bool [N, 1, H, W] by its name; by default the unknown region of the trimap.
+            Not for "l1_known" and "lap_whole", whose names tell it.
         compile: Whether to compile the Laplacian loss, nearly all of the launches, by ``torch.compile``: sums are then
             added in another order.
 
@@ -129,10 +154,14 @@ def matting_losses(
     shares = _OUTPUT_WEIGHTS[len(outputs)]
     prediction = torch.stack([outputs[key] for key in shares])
     weight = (torch.stack([regions[key] for key in shares]) if regions else batch.trimap == 1).float()
+    lap = _compiled_laplacian() if compile else laplacian
     of = {
         "l1": lambda: l1(prediction, batch.alpha, weight),
         "comp": lambda: composition(prediction, batch.alpha, batch.contrast, weight),
-        "lap": lambda: (_compiled_laplacian() if compile else laplacian)(prediction, batch.alpha, weight),
+        "lap": lambda: lap(prediction, batch.alpha, weight),
+        "grad": lambda: gradient(prediction, batch.alpha, weight),
+        "l1_known": lambda: l1(prediction, batch.alpha, (batch.trimap != 1).float()),
+        "lap_whole": lambda: lap(prediction, batch.alpha, torch.ones_like(weight)) / _LEVELS,
     }
     return {name: _sum(share * loss for share, loss in zip(shares.values(), of[name](), strict=True)) for name in names}
 
@@ -207,6 +236,15 @@ def _total(
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
     return reduce(add, terms)
+
+
+def _sobel(x: Tensor) -> Iterator[Tensor]:
+    """Filter [..., H, W] by Sobel's filter along columns, then along rows; outside are zeros."""
+    x = F.pad(x, (1, 1, 1, 1))
+    for along, across in ((-1, -2), (-2, -1)):
+        slope = x.narrow(along, 2, x.shape[along] - 2) - x.narrow(along, 0, x.shape[along] - 2)
+        a, b, c = (slope.narrow(across, shift, x.shape[across] - 2) for shift in range(3))
+        yield a + 2 * b + c
 
 
 def _blur(x: Tensor) -> Tensor:

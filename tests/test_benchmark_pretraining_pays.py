@@ -111,6 +111,18 @@ def test_ways_of_pre_training_differ_in_what_their_names_say(pays, mattes, photo
     assert f"{rows['squash']['less_paper']['sad']['mean']:+.2f}" in done.output
 
 
+def test_cells_differ_in_their_side_alone(pays):
+    """A pre-training for each side and seed."""
+    asked = []
+    starts = dict(pays.list_starts("cells", 1, lambda folder, **ways: asked.append((folder, ways)) or f"{folder}.pt"))
+    assert asked == [("pretrained-cell-7-1", {"cell": 7, "seed": 1}), ("pretrained-cell-16-1", {"cell": 16, "seed": 1})]
+    assert starts == {
+        "random": {"init": "random"},
+        "cell 7": {"init": "pretrained-cell-7-1.pt"},
+        "cell 16": {"init": "pretrained-cell-16-1.pt"},
+    }
+
+
 def test_an_image_that_is_not_there_is_named(pays, mattes, photographs, tmp_path):
     words = ["--photographs", photographs, "--mattes", mattes, "--out", tmp_path / "out", "--test", "1,GT99"]
     done = CliRunner().invoke(pays.main, list(map(str, words)))

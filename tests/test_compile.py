@@ -9,6 +9,7 @@ import torch
 from networks import CPU, batch_of, state_of
 from torch._dynamo.utils import counters
 
+from dptmat.defaults import LOSSES
 from dptmat.errors import UserError
 from dptmat.losses import matting_losses
 from dptmat.models import create_model
@@ -115,7 +116,7 @@ def test_compiled_losses_equal_eager_ones(outputs, in_regions):
         for compile in (False, True):
             leaves = [alpha.clone().requires_grad_() for alpha in alphas]
             given = dict(zip(outputs, leaves, strict=True))
-            losses = matting_losses(given, batch, ["l1", "comp", "lap"], regions, compile)
+            losses = matting_losses(given, batch, LOSSES, regions, compile)
             sum(losses.values()).backward()
             results.append([*losses.values(), *(leaf.grad for leaf in leaves)])
     assert counters["stats"]["unique_graphs"] == 1

@@ -131,7 +131,13 @@ def gradients_and_saved_bytes(network, x):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["matteformer", "unet_swin_tiny_patch4_window7_224", "vitmatte_small", "vit_vit_tiny_patch16_224"],
+    [
+        "matteformer",
+        "unet_swin_tiny_patch4_window7_224",
+        "vitmatte_small",
+        "vit_vit_tiny_patch16_224",
+        "unet_mvitv2_tiny",
+    ],
 )
 def test_grad_checkpointing_gives_the_same_gradients_from_less_memory(name):
     kept, checkpointed = create_model(name), create_model(name, grad_checkpointing=True)
@@ -142,6 +148,24 @@ def test_grad_checkpointing_gives_the_same_gradients_from_less_memory(name):
     for gradient, reference in zip(ours.values(), expected.values(), strict=True):
         torch.testing.assert_close(gradient, reference)
     assert little < 0.85 * much  # the decoder keeps most of it at this size
+
+
+@pytest.mark.slow
+def test_a_backbone_that_timm_keeps_under_another_name_is_checkpointed():
+    """Hiera, which takes the size in its name alone."""
+    kept, checkpointed = (create_model("unet_hiera_tiny_224", grad_checkpointing=on) for on in (False, True))
+    checkpointed.load_state_dict(kept.state_dict())
+    x = torch.randn(1, 6, 224, 224)
+    expected, much = gradients_and_saved_bytes(kept, x)
+    ours, little = gradients_and_saved_bytes(checkpointed, x)
+    for name, reference in expected.items():
+        torch.testing.assert_close(ours[name], reference, atol=1e-5, rtol=1e-3)
+    assert little < 0.9 * much
+
+
+def test_a_backbone_that_timm_cannot_checkpoint_is_named():
+    with pytest.raises(UserError, match="timm cannot checkpoint 'twins_svt_small'; do without `grad_checkpointing`"):
+        create_model("unet_twins_svt_small", grad_checkpointing=True)
 
 
 @pytest.mark.parametrize("name", ["gca", "mgmatting", "unet_resnet18", "unet_efficientnet_b0"])

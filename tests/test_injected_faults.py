@@ -37,6 +37,13 @@ COMMANDS = {
         "finetune", "--fg", "fg", "--alpha", "matte", "--bg", "photos", "--val-image", "image", "--val-trimap",
         "trimap", "--val-alpha", "alpha", "--out", "run", *TRAINING,
     ],
+    "finetune cut-outs": ["finetune", "--fg", "cutouts", "--bg", "photos", "--out", "run", *TRAINING],
+    "finetune a set": ["finetune", "--data", "known", "--bg", "photos", "--out", "run", *TRAINING],
+    "check": ["check", "--fg", "fg", "--alpha", "matte", "--bg", "photos", "--size", "64", "--out", "look.png"],
+    "check cut-outs": ["check", "--fg", "cutouts", "--size", "64", "--out", "look.png"],
+    "check a set": ["check", "--data", "known", "--size", "64"],
+    "cutout": ["cutout", "--image", "image", "--alpha", "alpha", "--out", "out"],
+    "cutout of a set": ["cutout", "--data", "known", "--out", "out"],
     "preview": ["preview", "--data", "photos", "--out", "preview.png", "--size", "64"],
     "index": ["index", "--data", "photos", "--out", "good.txt"],
     "index of a list": ["index", "--data", "photos.txt", "--out", "good.txt"],
@@ -65,6 +72,7 @@ COMMANDS = {
         "compose", "--fg", "fg", "--alpha", "matte", "--bg", "photos", "--each", "2", "--fg-names", "fg.txt",
         "--bg-names", "bg.txt", "--out", "out",
     ],
+    "compose cut-outs": ["compose", "--fg", "cutouts", "--bg", "photos", "--each", "2", "--out", "out"],
     "trimap": [
         "trimap", "--alpha", "alpha", "--width", "5%", "--out", "out", "--sheet", "sheet.png", "--image", "image",
     ],
@@ -88,7 +96,9 @@ def inputs_of(words):
 
 def folders_of(words):
     return [
-        name for name in inputs_of(words) if "." not in name and name not in ("old", "set") and words[0] != "report"
+        name
+        for name in inputs_of(words)
+        if "." not in name and name not in ("old", "set", "known") and words[0] != "report"
     ]
 
 
@@ -115,6 +125,8 @@ def template(tmp_path_factory):
     for folder in ("photos", "fg", "matte", "image", "trimap", "alpha", "predictions", "set/merged", "set/trimaps"):
         (here / folder).mkdir(parents=True)
     (here / "set/alpha_copy").mkdir()
+    for folder in ("cutouts", "known/train/cutout", "known/train/original", "known/train/mask"):
+        (here / folder).mkdir(parents=True)
     for i in range(6):
         cv2.imwrite(str(here / f"photos/{i}.jpg"), shades(80 + i, 90, i))
     for i in range(2):
@@ -123,7 +135,8 @@ def template(tmp_path_factory):
         for folder, image in (
             ("fg", shades(72, 80 + i, i)), ("matte", alpha), ("image", shades(72, 80 + i, i + 9)), ("trimap", trimap),
             ("alpha", alpha), ("predictions", alpha), ("set/merged", shades(72, 80 + i, 5)), ("set/trimaps", trimap),
-            ("set/alpha_copy", alpha),
+            ("set/alpha_copy", alpha), ("known/train/original", shades(72, 80 + i, 7)), ("known/train/mask", alpha),
+            *[(into, np.dstack([shades(72, 80 + i, 30 + i), alpha])) for into in ("cutouts", "known/train/cutout")],
         ):  # fmt: skip
             write_png(here / folder / f"{i}.png", image)
     for name, lines in {

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from reference import losses as reference
+from scipy.ndimage import sobel
 
 from dptmat import losses
 from dptmat.errors import UserError
@@ -60,6 +61,53 @@ def test_laplacian_equals_the_difference_of_two_pyramids(maps):
     assert losses.laplacian(*maps).item() == pytest.approx(expected, rel=1e-5)
 
 
+def gradient_in_scipy(prediction, alpha, weight):
+    """ViTMatte's gradient penalty of maps [N, H, W] in float64, by SciPy's own Sobel filter."""
+    total, unknown = 0, weight == 1
+    for axis in (1, 2):
+        found, true = (np.stack([sobel(m, axis - 1, mode="constant") for m in maps]) for maps in (prediction, alpha))
+        total += abs(found - true)[unknown].mean() + 0.01 * abs(found)[unknown].mean()
+    return total
+
+
+def test_gradient_is_that_of_sobels_filter(maps):
+    expected = gradient_in_scipy(*(m.double().numpy()[:, 0] for m in maps))
+    assert losses.gradient(*maps).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradient_of_a_ramp_by_hand():
+    """Along a ramp of 1/64 a column the filter gives 8/64; a flat prediction errs by that, a true one is penalized."""
+    ramp = (torch.arange(64) / 64).expand(1, 1, 64, 64)
+    inside = torch.zeros(1, 1, 64, 64)
+    inside[..., 1:-1, 1:-1] = 1
+    assert losses.gradient(torch.full_like(ramp, 0.5), ramp, inside).item() == pytest.approx(8 / 64)
+    assert losses.gradient(ramp, ramp, inside).item() == pytest.approx(0.01 * 8 / 64)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_the_losses_of_vitmatte(maps, n_outputs):
+    """Against formulas of whole pictures in NumPy, for one output and for three."""
+    prediction, alpha, weight = maps
+    outputs = {"alpha_os1": prediction}
+    if n_outputs == 3:
+        outputs |= {"alpha_os4": prediction.flip(0), "alpha_os8": prediction.flip(3)}
+    trimap = (2 - weight).byte()  # known pixels are foreground
+    trimap[0, :, ::2][trimap[0, :, ::2] == 2] = 0
+    found = matting_losses(
+        outputs, Batch(None, alpha, None, trimap, None), ["grad", "l1_known", "lap_whole"], compile=False
+    )
+    expected = dict.fromkeys(found, 0.0)
+    shares = {"alpha_os1": 2 / 5, "alpha_os4": 1 / 5, "alpha_os8": 1 / 5} if n_outputs == 3 else {"alpha_os1": 1.0}
+    for name, share in shares.items():
+        p, a, w = (x.double().numpy()[:, 0] for x in (outputs[name], alpha, weight))
+        expected["grad"] += share * gradient_in_scipy(p, a, w)
+        expected["l1_known"] += share * abs(p - a)[w == 0].mean()
+        for level in range(5):
+            errors = [abs(pyramid_in_numpy(x)[level] - pyramid_in_numpy(y)[level]) for x, y in zip(p, a, strict=True)]
+            expected["lap_whole"] += share * 2**level / 5 * np.mean(errors)
+    assert {name: loss.item() for name, loss in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
 def test_composition_equals_compositing_again_with_the_predicted_alpha():
     random = torch.Generator().manual_seed(1)
     views = torch.randint(0, 256, (3, 64, 64, 3), generator=random, dtype=torch.uint8)
@@ -93,6 +141,7 @@ def test_without_unknown_pixels_loss_and_gradient_are_zero(maps):
         losses.l1(prediction, alpha, nothing)
         + losses.laplacian(prediction, alpha, nothing)
         + losses.composition(prediction, alpha, torch.ones_like(alpha), nothing)
+        + losses.gradient(prediction, alpha, nothing)
     )
     total.backward()
     assert total.item() == 0
@@ -103,6 +152,11 @@ def test_half_precision_sums_in_float32():
     """A million pixels of error 1/4 add up beyond what float16 can hold (65,504)."""
     prediction, alpha = torch.full((1, 1, 1024, 1024), 0.75).half(), torch.full((1, 1, 1024, 1024), 0.5).half()
     assert losses.l1(prediction, alpha, torch.ones_like(alpha)).item() == 0.25
+    inside = torch.ones_like(alpha)
+    inside[..., 0] = inside[..., -1] = inside[..., 0, :] = inside[..., -1, :] = 0
+    assert losses.gradient(prediction, alpha, inside).item() == 0
+    steep = torch.linspace(0, 1, 1024).expand_as(alpha)
+    assert losses.gradient(steep.half(), alpha, inside).item() == pytest.approx(1.01 * 8 / 1023, rel=1e-3)
 
 
 def test_outputs_count_two_one_one_over_five(maps):
@@ -188,7 +242,7 @@ def test_outputs_count_in_their_regions(maps):
 def test_a_loss_that_there_is_not_is_named(maps):
     prediction, alpha, _ = maps
     batch = Batch(None, alpha, alpha, torch.ones_like(alpha), None)
-    with pytest.raises(UserError, match="`names` must be some of l1, comp, lap, got 'gabor'"):
+    with pytest.raises(UserError, match="`names` must be some of l1, comp, lap, grad, .*, got 'gabor'"):
         matting_losses({"alpha_os1": prediction}, batch, ["l1", "gabor"])
 
 

@@ -19,6 +19,7 @@ from without_gpu import empty, empty_layers, without_values
 from dptmat.config.finetune import FinetuneConfig
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.data.matte_batch import make_matte_batch
+from dptmat.defaults import LOSSES
 from dptmat.kernels import synthesize
 from dptmat.losses import matting_losses, refine
 from dptmat.models import create_model
@@ -33,7 +34,6 @@ from dptmat.training.quarantine import Quarantine, name_bad
 from dptmat.training.trainer import Buffers
 
 NETWORKS = "matteformer", "gca", "mgmatting", "unet_resnet18", "unet_swin_tiny_patch4_window7_224"
-LOSSES = "l1", "comp", "lap"
 
 
 class NoCopies(TorchDispatchMode):

@@ -9,7 +9,13 @@ import torch
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.models import create_model
 from dptmat.training.build import _choose_schedule
-from dptmat.training.optim import adamw, clip_gradients, learning_rate, learning_rate_of_epoch
+from dptmat.training.optim import (
+    adamw,
+    clip_gradients,
+    learning_rate,
+    learning_rate_at_milestones,
+    learning_rate_of_epoch,
+)
 
 
 def test_warm_up_is_linear_and_a_cosine_follows():
@@ -111,3 +117,23 @@ def test_a_schedule_by_epoch_keeps_its_rate_within_an_epoch():
     rates = [rate(step) for step in range(14)]
     cosine = [1 + math.cos(math.pi / 3), 1 + math.cos(math.pi * 2 / 3)]
     assert rates == pytest.approx([1.0] * 4 + [2.0] * 4 + [cosine[0]] * 4 + [cosine[1]] * 2)
+
+
+def test_rates_at_milestones_are_those_of_vitmatte():
+    """By hand: 134,687 steps, 250 of warm-up, a tenth from 30 % on and a twentieth, not of the tenth, from 90 % on."""
+    milestones = [(0.3, 0.1), (0.9, 0.05)]
+    rates = {
+        step: learning_rate_at_milestones(step, 134_687, 250, 5e-4, milestones)
+        for step in (0, 124, 249, 250, 40_405, 40_406, 121_217, 121_218, 134_686)
+    }
+    expected = [2e-6, 2.5e-4, 5e-4, 5e-4, 5e-4, 5e-5, 5e-5, 2.5e-5, 2.5e-5]
+    assert list(rates.values()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_a_schedule_of_milestones_goes_by_the_length_of_the_run(warmup):
+    settings = PretrainConfig(
+        data="unused", out="unused", schedule="milestones", milestones="0.5:0.5", lr=2.0, warmup=warmup
+    )
+    rate = _choose_schedule(SimpleNamespace(steps=8), settings)
+    assert [rate(step) for step in range(8)] == [2.0 if warmup == 0 else 1.0, *[2.0] * 3, *[1.0] * 4]

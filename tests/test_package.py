@@ -101,7 +101,7 @@ def test_the_wheel_holds_every_source(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, inside in (("dptmat", "dptmat"), ("kernels", "dptmat/kernels"), ("pipelines", "dptmat/pipelines")):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".cu", ".cuh", ".html", ".css", ".md", ".typed"):
+            if path.suffix in (".py", ".cu", ".cuh", ".html", ".css", ".md", ".json", ".typed"):
                 assert f"{inside}/{path.relative_to(ROOT / folder).as_posix()}" in names
     assert not any(name.startswith(("kernels", "pipelines", "tests")) for name in names)
     assert {f"Provides-Extra: {name}" for name in dockers_extras()} <= set(metadata(wheel).splitlines())

@@ -5,13 +5,15 @@ import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import tomli_w
-from mattes import shades, write_mattes
+from mattes import shades, soft_disc, write_mattes
 from options import as_words
 
 from dptmat.config import settings as config
 from dptmat.config.finetune import FinetuneConfig
+from dptmat.config.milestones import read_milestones
 from dptmat.config.pretrain import PretrainConfig
 from dptmat.tasks.finetune import finetune
 from dptmat.tasks.pretrain import pretrain
@@ -20,8 +22,14 @@ ROOT = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(ROOT.rglob("*.toml"))
 NAMES = [str(path.relative_to(ROOT)) for path in RECIPES]
 # Those that do not follow the paper, which the defaults are taken from.
-OTHER_SOURCES = (ROOT / "pretrain/official-code.toml", ROOT / "finetune/vitmatte_small.toml")
-NEEDED = {"pretrain": ["data", "out"], "finetune": ["fg", "alpha", "bg", "init", "out"]}
+OTHER_SOURCES = (
+    ROOT / "pretrain/official-code.toml",
+    ROOT / "finetune/vitmatte_small.toml",
+    ROOT / "finetune/vitmatte_small-1024.toml",
+)
+# Those of data sets whose folders they name.
+OF_DATA_SETS = (ROOT / "finetune/p3m-10k.toml", ROOT / "finetune/am-2k.toml")
+NEEDED = {"pretrain": ["data", "out"], "finetune": ["fg", "bg", "init", "out"]}
 TASKS = {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}
 
 
@@ -46,7 +54,7 @@ def test_a_recipe_changes_what_it_lists_and_nothing_else(path, dptmat):
     status, resolved, error = dptmat(path.parent.name, "--config", path, *as_words(needed), "--dry-run")
     assert (status, error) == (0, "")
     changed = set(resolved.splitlines()) - set(usual.splitlines())
-    assert 1 <= len(given) <= 3 or path in OTHER_SOURCES
+    assert 1 <= len(given) <= 3 or path in (*OTHER_SOURCES, *OF_DATA_SETS)
     assert changed <= set(tomli_w.dumps(given).splitlines())
     assert len(changed) == len(given) - (given.get("model") == "matteformer")  # the default, but what it is about
 
@@ -92,12 +100,46 @@ def test_a_recipe_and_the_page_on_training_tell_what_was_published(name):
         assert mse in page
 
 
+def test_vitmatte_is_fine_tuned_as_published():
+    """100 times 43,100 samples in batches of 32; 250 steps of warm-up; milestones at epochs 30 and 90."""
+    small, large = (
+        FinetuneConfig(**config.read_toml(path, "recipe"), fg="x", alpha="x", bg="x", init="timm", out="x")
+        for path in OTHER_SOURCES[1:]
+    )
+    assert (small.size, large.size) == (512, 1024)
+    assert dataclasses.replace(large, size=512) == small
+    assert small.steps == 100 * 43_100 // 32
+    assert round(small.warmup * small.steps) == 250
+    assert [round(share * 100) for share, _ in read_milestones(small.milestones)] == [30, 90]
+    betas = small.beta1, small.beta2
+    assert (small.lr, small.layer_decay, small.weight_decay, *betas) == (5e-4, 0.65, 0.1, 0.9, 0.999)
+
+
+def lay_out(given, folder):
+    """Make the folders that a recipe names, with the validation images that it needs, and cut-outs."""
+    for key, name in given.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(2):
+            alpha = soft_disc(90, 100)
+            pictures = {"val_alpha": alpha, "val_trimap": np.where(alpha % 255, 128, alpha).astype(np.uint8)}
+            if key != "data":
+                cv2.imwrite(str(folder / name / f"{i}.png"), pictures.get(key, shades(90, 100, i)))
+    for i in range(2):
+        cutout = np.dstack([shades(90, 100, i), soft_disc(90, 100)])
+        (folder / given["data"] / "train/cutout").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / given["data"] / f"train/cutout/{i}.png"), cutout)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
-def test_a_recipe_trains(path, files, tmp_path):
+def test_a_recipe_trains(path, files, tmp_path, monkeypatch):
     task = path.parent.name
     cls, run = TASKS[task]
     given = config.read_toml(path, "recipe")
+    if path in OF_DATA_SETS:
+        lay_out(given, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        files = {task: {}}
     required = {**files[task], "out": str(tmp_path / "run"), **({"init": "random"} if task == "finetune" else {})}
     settings = config.from_mapping(cls, {**required, **given}, str(path))
     tiny = {"size": 64, "batch_size": 2, "steps": 2, "device": "cpu", "sync_bn": False}  # which needs GPUs

@@ -25,6 +25,7 @@ def former_checkpoint(tmp_path, **changed):
     trainer = make_normalized()
     config = dataclasses.asdict(PretrainConfig(data="d", out="o"))
     config["recompute"] = not config.pop("grad_checkpointing")
+    del config["layer_decay"], config["milestones"]
     state = {**trainer.state_dict(), "step": 3, "config": config, "micro_batch": 4}
     state["photographs"] = {"count": 9, "digest": "0"}
     torch.save({**state, **changed}, tmp_path / "step-000000003.pt")
@@ -44,6 +45,8 @@ def test_a_checkpoint_with_former_names_is_gone_on_from(tmp_path):
     ("settings", "changed", "message"),
     [
         ({"seed": 7}, {}, "`seed` is 7, but the run of .* was begun with 0"),
+        ({"layer_decay": 0.65}, {}, "`layer_decay` is 0.65, but the run of .* was begun with 1.0"),
+        ({"schedule": "milestones", "milestones": "0.3:0.1"}, {}, "`schedule` is milestones, but .* begun with step"),
         ({}, {"micro_batch": 2}, "`micro_batch` is 4, but the run of .* was begun with 2"),
         ({}, {"photographs": {"count": 8, "digest": "0"}}, "9 photographs are not what the run of .* was begun with"),
     ],

@@ -102,9 +102,24 @@ def test_what_is_no_toml_is_said(tmp_path, content):
         read_toml(tmp_path / "tea.toml", "--config")
 
 
+def needed_by(cls):
+    """The settings without a default; of fine-tuning also foregrounds, which a data set may stand in for."""
+    needed = {field.name: "x" for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    return {**needed, **({"fg": "x"} if cls is FinetuneConfig else {})}
+
+
+def test_foregrounds_or_a_data_set_are_needed():
+    others = {"bg": "x", "init": "random", "out": "x"}
+    for given in ({"fg": "x"}, {"data": "x"}, {"data": "x", "fg": "x"}, {"fg": "x", "alpha": "x"}):
+        FinetuneConfig(**others, **given)
+    for given in ({}, {"alpha": "x"}, {"data": "", "fg": ""}):
+        with pytest.raises(UserError, match="missing: `fg`; give the foregrounds, or as `data` a training set"):
+            FinetuneConfig(**others, **given)
+
+
 @pytest.mark.parametrize("cls", [PretrainConfig, FinetuneConfig])
 def test_every_default_is_within_its_limits_and_explained(cls):
-    needed = {field.name: "x" for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    needed = needed_by(cls)
     cls(**needed)
     for field in dataclasses.fields(cls):
         assert field.metadata["help"].endswith(".")
@@ -123,7 +138,7 @@ WORDS = [
 
 
 def with_setting(cls, name, value):
-    needed = {field.name: "x" for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    needed = needed_by(cls)
     return from_mapping(cls, {**needed, name: value}, "odd.toml")
 
 

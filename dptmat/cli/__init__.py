@@ -7,7 +7,16 @@ import sys
 
 import click
 
-from dptmat.cli import app, data, mattes, networks, pack, train, trimaps  # noqa: F401 - each adds its commands to the group
+from dptmat.cli import (  # noqa: F401 - each adds its commands to the group
+    app,
+    data,
+    foregrounds,
+    mattes,
+    networks,
+    pack,
+    train,
+    trimaps,
+)
 from dptmat.cli.console import escape, give_up_unless_flushed, open_streams
 from dptmat.cli.group import dptmat
 from dptmat.errors import UserError

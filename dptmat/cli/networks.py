@@ -1,5 +1,7 @@
 """The commands on networks themselves: models, convert and push."""
 
+import json
+
 import click
 
 from dptmat.cli.console import show_log
@@ -11,27 +13,31 @@ FORMS = ("dptmat", "timm", "onnx", "transformers", "vitmatte")
 
 @dptmat.command("models")
 def models_command() -> None:
-    """List the networks: parameters, multiply-adds of one image, whether official weights load, published SAD.
+    """List the networks: parameters, multiply-adds, memory, whether official weights load, published SAD.
 
-    The SAD is that on Composition-1k, copied from the papers; none of it has been reproduced here.
+    Multiply-adds are those of one image of that side. Memory is the peak of all tensors alone in float32, without the
+    allocator, CUDA and what kernels take for themselves: of a training step with two crops of 512x512, and of the
+    prediction of one image of that side, in the tiles that predict takes.
+
+    The SAD is that on Composition-1k, copied from the papers that are named; none of it has been reproduced here.
 
     Any backbone of timm with feature maps at /4, /8, /16 and /32 makes a further one, unet_NAME, and any plain
     transformer of timm, vit_NAME.
     """
-    from dptmat.models import MODELS
-    from dptmat.models.cost import PUBLISHED, cost
+    from dptmat.models.cost import COSTS, PUBLISHED
     from dptmat.weights.names import OFFICIAL
 
-    backbones = "resnet18", "resnet34", "resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"
     loading = {"mgmatting_mask", *(network for networks in OFFICIAL.values() for network in networks)}
-    head = f"{'network':34} {'parameters':>10} {'multiply-adds, 224x224':>23} {'512x512':>8}"
-    click.echo(f"{head}  official weights  published SAD")
-    transformers = "vit_small_patch14_dinov2", "vit_small_patch16_dinov3"
-    named = *(f"unet_{backbone}" for backbone in backbones), *(f"vit_{name}" for name in transformers)
-    for name in (*MODELS, *named):
-        parameters, (small, large) = cost(name)
-        row = f"{name:34} {parameters / 1e6:8.1f} M {small / 1e9:21.1f} G {large / 1e9:6.1f} G"
-        click.echo(f"{row}  {'load' if name in loading else '-':16}  {PUBLISHED.get(name, '-')}")
+    click.echo(f"{'':34} {'':10} {'multiply-adds':>17}   memory in training, of prediction  official")
+    head = f"{'network':34} {'parameters':>10} {'224':>8} {'512':>8} {'2 x 512':>12} {'512':>9} {'2048':>9}"
+    click.echo(f"{head}  weights   published SAD")
+    for name, row in json.loads(COSTS.read_text()).items():
+        figures = f"{row['parameters'] / 1e6:8.1f} M"
+        figures += "".join(f" {row[f'multiply_adds_{side}'] / 1e9:6.1f} G" for side in (224, 512))
+        figures += f" {row['training'] / 1e9:9.2f} GB"
+        figures += "".join(f" {row[f'prediction_{side}'] / 1e9:6.2f} GB" for side in (512, 2048))
+        official = "load" if name in loading else "-"
+        click.echo(f"{name:34} {figures}  {official:8}  {PUBLISHED.get(name, '-')}")
 
 
 @dptmat.command("convert")

@@ -11,8 +11,15 @@ from dptmat.errors import UserError
 class FinetuneConfig(RunConfig):
     """Settings of a fine-tuning run; the defaults are the published ones."""
 
+    data: str = setting(
+        "",
+        "A training set of a known layout, P3M-10k or AM-2k; the next two win over it.",
+        unit="DIR",
+        group=DATA,
+        changeable_on_resume=True,
+    )
     fg: str = setting(
-        dataclasses.MISSING,
+        "",
         "Foregrounds, their colors: a folder, or a text file with a path per line; or cut-outs, with alpha channels.",
         unit="DIR|FILE", group=DATA, changeable_on_resume=True,
     )  # fmt: skip
@@ -62,7 +69,7 @@ class FinetuneConfig(RunConfig):
     lr: float = setting(4e-4, "Peak learning rate.", low=0.0, group=OPTIMIZATION)
     warmup: float = setting(
         0.025,
-        "Share of the steps in which the learning rate rises linearly; a cosine to 0 follows. After three times as "
+        "Share of the steps in which the learning rate rises linearly; the schedule follows. After three times as "
         "many steps finer alphas are put in place of coarser ones in the losses.",
         unit="0..1",
         low=0.0,
@@ -121,6 +128,8 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not (self.data or self.fg):
+            raise UserError("missing: `fg`; give the foregrounds, or as `data` a training set of a known layout")
         if not self.init:
             raise UserError("`init` is empty; give a checkpoint, timm or random")
         if self.model == "mgmatting_mask":

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from dptmat.config.milestones import read_milestones
 from dptmat.config.settings import check, setting
 from dptmat.defaults import DEVICES, LOSSES, PRECISIONS, TRACKERS
 from dptmat.errors import UserError
@@ -68,7 +69,9 @@ class RunConfig:
     )
     losses: str = setting(
         "l1,comp,lap",
-        f"Losses to add up, separated by commas: {', '.join(LOSSES)} (absolute error, composition, Laplacian).",
+        f"Losses to add up, separated by commas: {', '.join(LOSSES)}. The unknown region's absolute "
+        "error, composition, Laplacian, and gradients with their penalty; the known region's absolute error; the "
+        "Laplacian over the whole image. ViTMatte: l1,l1_known,lap_whole,grad.",
         unit="NAMES",
         group=MODEL,
     )
@@ -93,14 +96,31 @@ class RunConfig:
     # Of the authors' released code, whose batch is 512, too: our copy of the paper does not tell it.
     lr: float = setting(3e-4, "Peak learning rate.", low=0.0, group=OPTIMIZATION)
     warmup: float = setting(
-        0.1, "Share of the steps in which the learning rate rises linearly; a cosine to 0 follows.", unit="0..1",
+        0.1, "Share of the steps in which the learning rate rises linearly; the schedule follows.", unit="0..1",
         low=0.0, high=1.0, group=OPTIMIZATION,
     )  # fmt: skip
     schedule: str = setting(
         "step",
-        "Change the learning rate with each step, or with each epoch (DPT's released code), where warm-up and cosine "
-        "count whole epochs and the epoch after the last one would have rate 0.",
-        choices=("step", "epoch"),
+        "After the warm-up, a cosine to 0 that changes the learning rate with each step; or with each epoch (DPT's "
+        "released code), where warm-up and cosine count whole epochs and the epoch after the last one would have rate "
+        "0; or a constant rate that changes at milestones.",
+        choices=("step", "epoch", "milestones"),
+        group=OPTIMIZATION,
+    )
+    milestones: str = setting(
+        "",
+        "For that schedule: shares of the run, each with the factor of the peak from there on, such as "
+        "0.3:0.1,0.9:0.05 (a tenth from 30 % on, a twentieth from 90 % on).",
+        unit="SHARE:FACTOR,...",
+        group=OPTIMIZATION,
+    )
+    layer_decay: float = setting(
+        1.0,
+        "Learning rate of each of the encoder's layers as a multiple of that of the next one, the decoder having the "
+        "full rate; 1: the same rate for all. For networks with layers of transformers, and unet_.",
+        unit="FACTOR",
+        low=0.01,
+        high=1.0,
         group=OPTIMIZATION,
     )
     weight_decay: float = setting(0.05, "Weight decay of AdamW.", low=0.0, group=OPTIMIZATION)
@@ -283,6 +303,13 @@ class RunConfig:
             raise UserError(f"`scale_min` {self.scale_min} is more than `scale_max` {self.scale_max}")
         if len({bool(self.val_image), bool(self.val_trimap), bool(self.val_alpha)}) > 1:
             raise UserError("`val_image`, `val_trimap` and `val_alpha` belong together; give all three, or none")
+        if self.schedule == "milestones":
+            read_milestones(self.milestones)
+        elif self.milestones:
+            raise UserError(
+                f"`milestones` {self.milestones} need `schedule` milestones, got {self.schedule}; give that, or leave "
+                "them out"
+            )
         names = self.losses.split(",")
         if set(names) - set(LOSSES) or len(set(names)) < len(names):
             raise UserError(f"`losses` {self.losses}: choose from {', '.join(LOSSES)}, each once, separated by commas")

@@ -41,7 +41,7 @@ def pair_foregrounds(
     """
     cases = pair(fg=fg, alpha=alpha, trimap=trimap, leave_out=leave_out)
     with ThreadPoolExecutor(count_cores()) as threads:
-        opacity = list(threads.map(_has_opacity, (case.path("fg") for case in cases)))
+        opacity = list(threads.map(opacity_of, (case.path("fg") for case in cases)))
     count = len(cases)
     if alpha is not None:
         if True in opacity:
@@ -62,7 +62,8 @@ def pair_foregrounds(
     return cases
 
 
-def _has_opacity(path: Path) -> bool | None:
+def opacity_of(path: Path) -> bool | None:
+    """Tell from the head of a file whether it has an alpha channel; None if it cannot be read."""
     try:
         return has_opacity(path)
     except UserError:
@@ -81,6 +82,8 @@ def read_matte(case: Case) -> np.ndarray:
 def read_foreground(case: Case, *, srgb: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Read the colours of a foreground, uint8 [H, W, 3], and its matte, uint8 [H, W], which may differ in size.
 
+    An alpha channel beside a file of alpha is passed over.
+
     Args:
         case: As of `pair_foregrounds`.
         srgb: As for `dptmat.data.image_io.read_image`.
@@ -90,7 +93,7 @@ def read_foreground(case: Case, *, srgb: bool = True) -> tuple[np.ndarray, np.nd
     """
     if case.alpha is None:
         return read_cutout(case.path("fg"), srgb=srgb)
-    return read_image(case.path("fg"), srgb=srgb), read_alpha(case.alpha)
+    return read_image(case.path("fg"), srgb=srgb, quiet=True), read_alpha(case.alpha)
 
 
 @dataclass(frozen=True)

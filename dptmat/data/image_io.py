@@ -34,7 +34,7 @@ READABLE = (
 LEVELS = np.array([0, 128, 255], np.uint8)  # a trimap's values in image files: background, unknown, foreground
 
 
-def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> np.ndarray:
+def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True, quiet: bool = False) -> np.ndarray:
     """Read an image of any kind as red, green, blue: uint8 [H, W, 3].
 
     One channel of 16 bits is rounded to the nearest of 8 bits; of three such channels Pillow gives the upper 8 bits.
@@ -46,12 +46,13 @@ def read_image(path: str | Path, *, upright: bool = True, srgb: bool = True) -> 
         path: The file.
         upright: Whether to turn it as its EXIF orientation says; False for the pixels as they are stored.
         srgb: Whether to convert the colours; False for the values as they are stored.
+        quiet: Whether to say nothing of transparency.
 
     Raises:
         UserError: The file is missing, damaged, or no image, or its values are not in the range of their bits.
     """
     image = _require_range(_open(path, upright), str(path))
-    if _is_transparent(image):
+    if not quiet and _is_transparent(image):
         _logger.warning("%s is partly transparent: its colours are taken as if it were not", path)
     return _colors(image, path, srgb=srgb)
 

@@ -1,6 +1,7 @@
-"""What a network costs: its parameters and multiply-adds, counted without running it."""
+"""What a network costs: its parameters and multiply-adds, counted without running it, and what has been counted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -8,10 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dptmat.models import create_model
 
+# What `benchmarks/costs.py` has counted of the networks by their names: parameters, multiply-adds, bytes of memory.
+COSTS = Path(__file__).with_name("costs.json")
 # SAD on Composition-1k as it was published for the official weights or, "pre-trained", after this method; and where.
 PUBLISHED = {
     "matteformer": "23.8, pre-trained 21.0 (Li et al., WACV 2024)",
     "gca": "35.3, pre-trained 33.0 (Li et al., WACV 2024)",
+    "mgmatting_mask": "31.5 (Yu et al., CVPR 2021)",
     "vitmatte_small": "21.46 (Yao et al., Information Fusion 2024)",
     "vitmatte_base": "20.33 (Yao et al., Information Fusion 2024)",
 }

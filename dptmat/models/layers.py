@@ -19,6 +19,13 @@ class MattingNetwork(nn.Module):
     trimap_levels = False  # whether a fourth channel is the trimap as 0, 0.5 and 1, not a mask
     outputs: tuple[str, ...] = ("alpha_os1", "alpha_os4", "alpha_os8")
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """List the parameters of the encoder's layers, from the input on, for rates that fall towards it.
+
+        The decoder, and what the encoder has beside its layers, is left out. Networks without such layers have none.
+        """
+        return []
+
 
 def _normalized_weight(conv: nn.Conv2d | nn.ConvTranspose2d, device: torch.device) -> Tensor:
     # Autocast would run the power iteration in half precision. Each read of .weight iterates once: read it only once.

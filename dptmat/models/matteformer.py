@@ -318,6 +318,17 @@ class MatteFormer(MattingNetwork):
             if isinstance(module, Stage):
                 module.grad_checkpointing = True
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """List the parameters of the patches and of each block, from the input on; a merging is of the next block."""
+        layers = [list(self.encoder.patch_embed.parameters())]
+        merging: list[nn.Parameter] = []
+        for stage in (module for module in self.encoder.modules() if isinstance(module, Stage)):
+            for block in stage.blocks:
+                layers.append([*merging, *block.parameters()])
+                merging = []
+            merging = list(stage.downsample.parameters())
+        return layers
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.
 

@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from dptmat.errors import UserError
 from dptmat.models.decoder import CHANNELS, Decoder
 from dptmat.models.layers import MattingNetwork, require_input, shortcut_branch
+from dptmat.models.timm_backbones import checkpoint_blocks, layers_of
 
 _ADVICE = "choose a ResNet, ConvNeXt or Swin"
 
@@ -87,7 +88,7 @@ class UNet(MattingNetwork):
         """Keep only what enters a block or stage of the backbone, and compute the rest again in the backward pass.
 
         Raises:
-            UserError: The backbone holds batch norms, which would count a batch twice.
+            UserError: The backbone holds batch norms, which would count a batch twice, or timm cannot do it.
         """
         backbone = self.encoder.backbone
         if any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
@@ -95,7 +96,11 @@ class UNet(MattingNetwork):
                 f"timm's {self.backbone_name!r} holds batch norms, which must not see a batch twice; "
                 "do without `grad_checkpointing`, or take matteformer or a Swin or ConvNeXt"
             )
-        backbone.set_grad_checkpointing()
+        checkpoint_blocks(backbone, self.backbone_name)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """List the parameters of the backbone's layers, as timm tells them."""
+        return layers_of(self.encoder.backbone, self.backbone_name)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1``, ``alpha_os4`` and ``alpha_os8``, each float32 [N, 1, H, W] in 0..1.

@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from dptmat.errors import UserError
 from dptmat.models.layers import MattingNetwork, require_input
+from dptmat.models.timm_backbones import checkpoint_blocks, layers_of
 from dptmat.models.vitmatte import PATCH, Decoder
 
 _ADVICE = "choose such as vit_vit_small_patch14_dinov2, vit_vit_small_patch16_dinov3 or vit_deit3_small_patch16_224"
@@ -69,12 +70,17 @@ class ViT(MattingNetwork):
     def __init__(self, backbone_name: str, in_channels: int = 6) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.backbone_name = backbone_name
         self.encoder = Encoder(backbone_name, in_channels)
         self.decoder = Decoder(in_channels, self.encoder.channels)
 
     def grad_checkpointing(self) -> None:
         """Keep only what enters a block of the backbone, and compute the rest again in the backward pass."""
-        self.encoder.backbone.model.set_grad_checkpointing()
+        checkpoint_blocks(self.encoder.backbone, self.backbone_name)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """List the parameters of the backbone's layers, as timm tells them."""
+        return layers_of(self.encoder.backbone, self.backbone_name)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1`` alone, float32 [N, 1, H, W] in 0..1.

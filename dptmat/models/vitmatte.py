@@ -271,6 +271,12 @@ class ViTMatte(MattingNetwork):
         """Keep only what enters a transformer block, and compute the rest again in the backward pass."""
         self.encoder.grad_checkpointing = True
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """List the parameters of the patches and of each block but for its neck, from the input on."""
+        start = [self.encoder.pos_embed, *self.encoder.patch_embed.parameters()]
+        blocks = (block.named_parameters() for block in self.encoder.blocks)
+        return [start, *([p for name, p in block if not name.startswith("residual.")] for block in blocks)]
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``alpha_os1`` alone, float32 [N, 1, H, W] in 0..1.
 

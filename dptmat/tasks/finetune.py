@@ -21,6 +21,7 @@ from dptmat.contact_sheets import samples_sheet
 from dptmat.data.foregrounds import read_foregrounds
 from dptmat.data.matte_batch import MatteBatch, make_matte_batch
 from dptmat.data.photographs import open_photographs
+from dptmat.data.training_sets import choose_foregrounds
 from dptmat.defaults import TRIMAP_SOURCES
 from dptmat.errors import UserError
 from dptmat.files import cause, write_whole
@@ -85,7 +86,8 @@ class Finetuning:
     preview_rows = 4
 
     def __init__(self, settings: FinetuneConfig, process: Process) -> None:
-        foregrounds, empty = read_foregrounds(settings.fg, settings.alpha or None, settings.out)
+        fg, alpha = choose_foregrounds(*(given or None for given in (settings.data, settings.fg, settings.alpha)))
+        foregrounds, empty = read_foregrounds(fg, alpha, settings.out)
         if process.is_main:
             for path, reason in empty:
                 name_bad(str(path), reason)

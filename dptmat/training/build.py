@@ -8,17 +8,19 @@ from collections.abc import Callable
 import torch
 from timm.layers import convert_sync_batchnorm
 
+from dptmat.config.milestones import read_milestones
 from dptmat.config.run import RunConfig
 from dptmat.data.photographs import PhotoIndex
 from dptmat.data.sampler import Sampler
 from dptmat.data.shards import ShardIndex
 from dptmat.errors import UserError
 from dptmat.models import create_model
+from dptmat.models.layers import MattingNetwork
 from dptmat.pipelines.augment import Augmentation
 from dptmat.pipelines.loader import Loader
 from dptmat.training.checkpoint import MOST_STEPS
 from dptmat.training.distributed import Process
-from dptmat.training.optim import adamw, learning_rate, learning_rate_of_epoch
+from dptmat.training.optim import adamw, learning_rate, learning_rate_at_milestones, learning_rate_of_epoch
 from dptmat.training.quarantine import Quarantine
 from dptmat.training.task import Task
 from dptmat.training.trainer import Trainer
@@ -107,13 +109,32 @@ def make_loader(task: Task, settings: RunConfig, process: Process, start: int, q
 
 def _choose_schedule(task: Task, settings: RunConfig) -> Callable[[int], float]:
     """Choose the learning rate as a function of the step."""
+    warmup = round(settings.warmup * task.steps)
     if settings.schedule == "step":
-        warmup = round(settings.warmup * task.steps)
         return lambda step: learning_rate(step, task.steps, warmup, settings.lr)
+    if settings.schedule == "milestones":
+        milestones = read_milestones(settings.milestones)
+        return lambda step: learning_rate_at_milestones(step, task.steps, warmup, settings.lr, milestones)
     of_epoch = task.sampler.steps_per_epoch
     epochs = math.ceil(task.steps / of_epoch)
-    warmup = round(settings.warmup * epochs)
-    return lambda step: learning_rate_of_epoch(step // of_epoch, epochs, warmup, settings.lr)
+    warmup_epochs = round(settings.warmup * epochs)
+    return lambda step: learning_rate_of_epoch(step // of_epoch, epochs, warmup_epochs, settings.lr)
+
+
+def _make_optimizer(model: MattingNetwork, settings: RunConfig) -> torch.optim.AdamW:
+    """Make the optimizer of a network.
+
+    Raises:
+        UserError: Its rates should fall towards the input, but the network has no layers for that.
+    """
+    layers = model.layers() if settings.layer_decay != 1 else []
+    if settings.layer_decay != 1 and not layers:
+        raise UserError(
+            f"`layer_decay` {settings.layer_decay} needs an encoder in layers, which {settings.model} has not; leave "
+            "it out, or take matteformer, vitmatte_small, unet_NAME or vit_NAME"
+        )
+    betas = settings.beta1, settings.beta2
+    return adamw(model, settings.weight_decay, betas, settings.decay_all, layers, settings.layer_decay)
 
 
 def make_trainer(task: Task, settings: RunConfig, process: Process) -> Trainer:
@@ -135,7 +156,7 @@ def make_trainer(task: Task, settings: RunConfig, process: Process) -> Trainer:
     return Trainer(
         model,
         task.losses,
-        adamw(model, settings.weight_decay, (settings.beta1, settings.beta2), settings.decay_all),
+        _make_optimizer(model, settings),
         _choose_schedule(task, settings),
         process,
         seed=settings.seed,

@@ -81,7 +81,7 @@ class Trainer:
             but PyTorch's synchronized batch norm.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(number)
+            group["lr"] = self.learning_rate(number) * group.get("lr_scale", 1.0)
         self._network.train()
         self._buffers.note()
         try:
