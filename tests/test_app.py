@@ -476,6 +476,7 @@ def test_files_that_cannot_be_used_are_named_and_the_page_goes_on(visit):
     ):
         visitor.load("photograph", name)
         visitor.says(told)
+        visitor.page.locator("#photograph img").wait_for(state="detached")
     visitor.load_photograph("cat.png")
     visitor.load_trimap("small.png")
     visitor.says("small.png: sizes differ: photograph 144 x 96, trimap 50 x 50 pixels")

@@ -117,6 +117,6 @@ class Layout:
                 self.color = gr.ColorPicker("#3a7d44", label="New background: a colour", elem_id="color")
                 self.picture = _upload(label="Or a picture", height=160, elem_id="picture")
                 self.downloads = {
-                    kind: gr.DownloadButton(f"Download the {what}", elem_id=f"download-{kind}")
+                    kind: gr.DownloadButton(f"Download the {what}", interactive=False, elem_id=f"download-{kind}")
                     for kind, what in DOWNLOADS.items()
                 }

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dptmat.app import steps
-from dptmat.app.layout import DOWNLOADS, KINDS, TAKE_BRUSH, VIEWS, Layout
+from dptmat.app.layout import KINDS, TAKE_BRUSH, VIEWS, Layout
 from dptmat.app.messages import Messages
 from dptmat.app.session import Session
 from dptmat.errors import UserError
@@ -136,8 +136,9 @@ class Page:
 
     def _cut_out(self, session: Session | None, marks: dict[str, Any] | None) -> Iterator[_Updates]:
         """Let the networks compute, and show the alphas before what takes longer is made."""
-        go = self._on.go
-        yield {go: gr.update(value="Computing …", interactive=False)}
+        go, downloads = self._on.go, self._on.downloads.values()
+        waiting = dict.fromkeys(downloads, gr.update(interactive=False))  # until `_look`
+        yield {go: gr.update(value="Computing …", interactive=False), **waiting}
         try:
             if session is None:
                 raise UserError("Load a photograph first.")
@@ -212,7 +213,9 @@ class Page:
         for kind, look in looks.items():
             session.write(f"shown_{kind}", look)
         updates |= {on.view: view, **self._turn(session, view)}
-        return updates | {on.downloads[kind]: session.path(self._called(i, kind)) for kind in DOWNLOADS}
+        for kind, button in on.downloads.items():
+            updates[button] = gr.update(value=session.path(self._called(i, kind)), interactive=True)
+        return updates
 
     def _turn(self, session: Session | None, view: str) -> _Updates:
         """Show another one of the results."""
