@@ -461,7 +461,7 @@ def test_strokes_of_the_mouse_are_marks_and_go_with_their_photograph(visit):
     visitor.says("Nothing is marked yet")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_files_that_cannot_be_used_are_named_and_the_page_goes_on(visit):
     visitor = visit()
     write_sample(visitor.folder, "cat")
@@ -498,7 +498,7 @@ def test_files_that_cannot_be_used_are_named_and_the_page_goes_on(visit):
     assert visitor.page.locator("#photograph img").count() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_visitors_at_the_same_time_see_their_own_pictures(visit):
     visitors = {"cat": visit(), "dog": visit()}
     for kind, (stem, visitor) in enumerate(visitors.items()):

@@ -33,7 +33,7 @@ def weights_of(costs, network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unet_resnet18", "vitmatte_small"])
+@pytest.mark.parametrize("name", [pytest.param("unet_resnet18", marks=pytest.mark.exhaustive), "vitmatte_small"])
 def test_training_needs_what_was_counted(costs, name):
     """Within 2 %: kernels take some memory for themselves."""
     network = create_model(name).to(memory_format=torch.channels_last)
@@ -93,7 +93,7 @@ def test_every_network_has_been_counted(costs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gca", "vitmatte_small"])
+@pytest.mark.parametrize("name", ["gca", pytest.param("vitmatte_small", marks=pytest.mark.exhaustive)])
 def test_what_was_counted_is_up_to_date(costs, name):
     """If not: python benchmarks/costs.py. Another version of PyTorch may hold a little more or less."""
     row = json.loads(COSTS.read_text())[name]

@@ -133,7 +133,7 @@ def export(module, inputs, shapes, path):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:# The axis name")
 @torch.no_grad()
 def test_windows_of_any_number_can_be_exported(tmp_path):

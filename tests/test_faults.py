@@ -74,7 +74,9 @@ def at_step(monkeypatch, number, act):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [
+    signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.exhaustive) for other in (signal.SIGUSR1, signal.SIGINT)),
+])  # fmt: skip
 def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
     photographs, tmp_path, monkeypatch, said, whole, number
 ):

@@ -154,7 +154,16 @@ def test_micro_batches_and_processes_do_not_change_the_order(photographs, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"trimap": False}, {"grad_checkpointing": True, "model": "matteformer"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"trimap": False},
+        *(
+            pytest.param(other, marks=pytest.mark.exhaustive)
+            for other in ({}, {"grad_checkpointing": True, "model": "matteformer"})
+        ),
+    ],
+)
 def test_batches_are_made_over_each_other_and_nothing_computed_changes(photographs, tmp_path, monkeypatch, options):
     synthesize_batch = task.synthesize_batch
     places, states = [], []
@@ -335,7 +344,9 @@ def validations(out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["unet_resnet10t", "gca"])  # batch norms; spectral norms and attention
+@pytest.mark.parametrize(
+    "model", ["unet_resnet10t", pytest.param("gca", marks=pytest.mark.exhaustive)]
+)  # batch norms; spectral norms and attention
 def test_a_validation_changes_nothing_of_the_run(photographs, tmp_path, real, model, said):
     """Equal bits of losses, weights, running means and optimizer, whether and by what a run is validated."""
     options = {"steps": 4, "save_every": 2, "model": model, "device": "cpu"}

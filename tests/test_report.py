@@ -545,7 +545,7 @@ def test_settings_of_other_kinds_are_refused(dptmat, tmp_path, text):
     assert error.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_log_of_a_million_lines_is_read(tmp_path):
     run = write_run(tmp_path / "run")
     with open(run / "log.jsonl", "w") as log:

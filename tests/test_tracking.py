@@ -177,7 +177,7 @@ def test_wandb_is_told_whether_a_run_has_ended_by_itself(tmp_path, killed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", [None, "short", "a" * 40])
+@pytest.mark.parametrize("key", [None, "short", pytest.param("a" * 40, marks=pytest.mark.exhaustive)])
 def test_without_a_login_or_a_network_wandb_is_offline_and_says_so(tmp_path, monkeypatch, said, key):
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
