@@ -11,7 +11,7 @@ set -euo pipefail
 
 out=${1:-runs/story}
 pretrain_steps=${PRETRAIN_STEPS:-200}
-finetune_steps=${FINETUNE_STEPS:-300}
+finetune_steps=${FINETUNE_STEPS:-250}
 network=(--model unet_resnet18 --resume auto)
 checkpoint() { printf '%s/checkpoints/step-%09d.pt' "$1" "$2"; }
 
