@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -242,6 +243,22 @@ def test_a_worker_ends_in_silence_when_the_command_is_gone(loose, tmp_path, monk
     monkeypatch.setattr(pack_workers, "set_up_process", lambda: None)
     monkeypatch.setattr(signal, "signal", lambda *arguments: None)
     pack_workers._work(worker)  # raises nothing
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_for_the_command_alone_also_while_workers_begin(loose, tmp_path):
+    words = [sys.executable, "-m", "dptmat", "pack", "--data", loose, "--out", tmp_path / "out"]
+    words += ["--workers", "2", "--per-shard", "12"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    children, deadline = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + 60
+    while len(workers := children.read_text().split()[1:]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for worker in workers:  # but for the first child, which is multiprocessing's own
+        blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{worker}/status").read_text())[1]
+        assert int(blocked, 16) >> (signal.SIGINT - 1) & 1
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.communicate(timeout=60)[1].endswith("dptmat: interrupted\n")
+    assert process.returncode == 130
 
 
 @pytest.mark.slow

@@ -149,10 +149,7 @@ def _rough(name: str) -> str:
     """Reduce a name to what is left without its folder, case, blanks and words such as alpha."""
     last = re.split(r"[/\\]", compose(name).casefold())[-1]
     plain = re.sub(r"[^\w]|_", " ", last)
-    words = [
-        word for word in plain.split() if word not in ("alpha", "matte", "mask", "fg", "foreground", "gt", "image")
-    ]
-    return "".join(words)
+    return "".join(word for word in plain.split() if word not in _COMMON_WORDS)
 
 
 def _same_content(paths: Iterable[Path], among: Iterable[str | Path] = ()) -> list[list[Path]]:

@@ -8,6 +8,8 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -82,7 +84,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-        self._process.start()
+        with _without_interrupts():
+            self._process.start()
         theirs.close()  # so that its death shows as the end of the pipe
 
     def begin(self, part: Part) -> None:
@@ -117,6 +120,20 @@ class _Worker:
         self._process.join()
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes that no Ctrl-C reaches, not even while they import: this one hears it, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let interrupts through again when it begins
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def _tell_end(status: int | None) -> str:
     if status is not None and status < 0:
         return f"was killed by {signal.Signals(-status).name}"
@@ -125,9 +142,8 @@ def _tell_end(status: int | None) -> str:
 
 def _work(connection: Connection) -> None:
     """Pack the shards that come, until the other process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process hears it, and ends this one
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     set_up_process()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not from within an import
     while True:
         try:
             connection.send(_try_part(connection.recv(), connection.send))
