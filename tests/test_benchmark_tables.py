@@ -23,13 +23,14 @@ def test_the_pages_are_up_to_date(tables):
         assert tables.fill(text, RESULTS) == text
 
 
-def test_each_result_is_shown(tables):
+def test_each_result_is_shown_and_has_its_log(tables):
     text = "".join(page.read_text() for page in tables.PAGES)
     shown = re.findall(r"<!-- (\S+) ([^>]+) -->", text)
     for path in RESULTS.glob("*.json"):
         for name in json.loads(path.read_text()):
             of_many = [table for table, (prefix, _) in tables.OF_MANY.items() if name.startswith(prefix)]
             assert any((path.stem, table) in shown for table in (name, *of_many)), (path, name)
+            assert (RESULTS / path.stem / f"{name.replace(' ', '-')}.log").stat().st_size
 
 
 def test_differences_to_the_papers_text_are_those_that_the_documentation_tells(tables):
