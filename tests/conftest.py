@@ -4,6 +4,7 @@ import gc
 import importlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import torch
 
 from dptmat import cli
 from dptmat.demo import write_photographs
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 # transformers looks for a package of this name, and would find our folder where tests are started beside it.
 sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
@@ -126,3 +129,16 @@ def torchrun():
         subprocess.run([*start, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium, without a window, driven by Playwright, which brings no browser of its own here."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    if not CHROMIUM:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        # as root, and in most containers, Chromium cannot have its sandbox; it opens nothing but our own page
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
+        yield browser
+        browser.close()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -289,22 +288,6 @@ def test_no_other_web_site_reaches_it(served):
 def test_uploads_are_bounded(served):
     status, _ = served.upload("wall.png", bytes(106_000_000))
     assert status == 413
-
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """The system's Chromium, without a window, driven by Playwright, which brings no browser of its own here."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    if not CHROMIUM:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        # as root, and in most containers, Chromium cannot have its sandbox; it opens nothing but our own page
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
-        yield browser
-        browser.close()
 
 
 class Visitor:

@@ -6,7 +6,6 @@ import html.parser
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -552,22 +551,6 @@ def test_a_log_of_a_million_lines_is_read(tmp_path):
         log.writelines(f'{{"step": {step}, "loss": 1.0}}\n' for step in range(1_000_000))
     report(run, tmp_path / "page.html")
     assert "The log holds 1,000,000 lines" in (tmp_path / "page.html").read_text(encoding="utf-8")
-
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """The system's Chromium, without a window, driven by Playwright, which brings no browser of its own here."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    if not CHROMIUM:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        # as root, and in most containers, Chromium cannot have its sandbox; it opens nothing but our own page
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,6 +48,30 @@ def show_log(*, err: bool) -> None:
     logger = logging.getLogger("dptmat")
     logger.handlers = [Console(click.get_current_context().command, err=err)]
     logger.setLevel(logging.INFO)
+
+
+def tell_left_out(left_out: Iterable[tuple[str, str]]) -> None:
+    """Name what was left out, on standard error: a line for each name and its reason."""
+    command = click.get_current_context().command
+    for name, reason in left_out:
+        click.echo(escape(with_options(f"left out: {name}: {reason}", command)), err=True)
+
+
+def tell_results(results: Iterable[tuple[str, str | None]], total: int, out: str, called: str) -> None:
+    """Show the progress of files that are written one by one, name those left out, and end with 1, or 2 if all are.
+
+    Args:
+        results: (name, None), or (name, reason) of one that is left out.
+        total: How many there will be.
+        out: Where they are written to.
+        called: What they are, in the plural.
+    """
+    with click.progressbar(results, length=total, file=sys.stderr) as bar:
+        left_out = [(name, reason) for name, reason in bar if reason]
+    tell_left_out(left_out)
+    click.echo(f"{out}: {total - len(left_out)} {called}, {len(left_out)} left out")
+    if left_out:
+        click.get_current_context().exit(2 if len(left_out) == total else 1)
 
 
 class Tolerant:

@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from dptmat.cli.console import escape, show_log
-from dptmat.cli.group import dptmat, with_options
+from dptmat.cli.console import escape, show_log, tell_results
+from dptmat.cli.group import dptmat
 from dptmat.cli.options import out_folder_option, require_place_for_a_file
 from dptmat.errors import UserError
 
@@ -83,11 +83,4 @@ def cutout_command(image: str | None, alpha: str | None, data: str | None, out: 
         cases = find_cases(image, alpha, out)
     else:
         raise UserError("give `image` and `alpha`, or `data` alone")
-    with click.progressbar(cut_out_photographs(cases, out), length=len(cases), file=sys.stderr) as bar:
-        left_out = [(name, reason) for name, reason in bar if reason]
-    context = click.get_current_context()
-    for name, reason in left_out:
-        click.echo(escape(with_options(f"left out: {name}: {reason}", context.command)), err=True)
-    click.echo(f"{out}: {len(cases) - len(left_out)} cut-outs, {len(left_out)} left out")
-    if left_out:
-        context.exit(2 if len(left_out) == len(cases) else 1)
+    tell_results(cut_out_photographs(cases, out), len(cases), out, "cut-outs")

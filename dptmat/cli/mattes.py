@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from dptmat.cli.console import escape, show_log
-from dptmat.cli.group import dptmat, with_options
+from dptmat.cli.console import escape, show_log, tell_results
+from dptmat.cli.group import dptmat
 from dptmat.cli.options import amp_option, device_option, out_folder_option, require_place_for_a_file
 from dptmat.defaults import REGIONS, TRIMAP_SOURCES
 from dptmat.errors import UserError
@@ -141,14 +141,7 @@ def predict_command(
     network, _ = load_network(checkpoint, choose_device(device))
     cases = find_cases(network, image, trimap, out)
     results = predict(network, cases, out, bits=int(bits), cutout=cutout, dilate=dilate, tile=tile, amp=amp)
-    with click.progressbar(results, length=len(cases), file=sys.stderr) as bar:
-        left_out = [(name, reason) for name, reason in bar if reason]
-    context = click.get_current_context()
-    for name, reason in left_out:
-        click.echo(escape(with_options(f"left out: {name}: {reason}", context.command)), err=True)
-    click.echo(f"{out}: {len(cases) - len(left_out)} alphas, {len(left_out)} left out")
-    if left_out:
-        context.exit(2 if len(left_out) == len(cases) else 1)
+    tell_results(results, len(cases), out, "alphas")
 
 
 @dptmat.command("compose")

@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from dptmat.cli.console import escape, show_log
-from dptmat.cli.group import dptmat, with_options
+from dptmat.cli.console import show_log, tell_left_out
+from dptmat.cli.group import dptmat
 from dptmat.cli.options import out_folder_option, require_place_for_a_file
 from dptmat.errors import UserError
 
@@ -52,10 +52,8 @@ def trimap_command(
     made = make_trimaps(cases, out, masks=alpha is None, **widths, sheet=bool(sheet))
     with click.progressbar(made, length=len(cases), file=sys.stderr) as bar:
         results = list(bar)
-    context = click.get_current_context()
-    left_out = [each for each in results if each.reason]
-    for each in left_out:
-        click.echo(escape(with_options(f"left out: {each.name}: {each.reason}", context.command)), err=True)
+    left_out = [(each.name, each.reason) for each in results if each.reason]
+    tell_left_out(left_out)
     shares = sorted(each.unknown for each in results if not each.reason)
     told = f"; unknown {shares[0]:.1%} to {shares[-1]:.1%} of a trimap" if shares else ""
     click.echo(f"{out}: {len(shares)} trimaps, {len(left_out)} left out{told}")
@@ -64,4 +62,4 @@ def trimap_command(
         write_sheet(sheet, picture, named=True)
         click.echo(sheet)
     if left_out:
-        context.exit(1 if shares else 2)
+        click.get_current_context().exit(1 if shares else 2)

@@ -174,6 +174,29 @@ def pair(
     return [Case(name, **paths) for name, paths in found.items()]
 
 
+def require_folder(out: Path) -> None:
+    """Refuse to write into a file as if it were a folder.
+
+    Raises:
+        UserError: It is one.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"`out` {out} is a file; give the name of a folder")
+
+
+def require_folders_apart(folders: Iterable[Path], cases: Iterable[Case]) -> None:
+    """Refuse folders that a file NAME.png of each case cannot be written into.
+
+    Raises:
+        UserError: One is a file, or would hold one of the cases' files beside what is written.
+    """
+    folders, cases = list(folders), list(cases)
+    written = {(folder / f"{case.name}.png").parent for folder in folders for case in cases}
+    require_apart(written, (path for case in cases for path in case.paths.values()))
+    for folder in folders:
+        require_folder(folder)
+
+
 def require_apart(folders: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse to write into a folder that holds a file which is read; links to the folder count.
 

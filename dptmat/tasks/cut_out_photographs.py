@@ -8,7 +8,7 @@ from threading import Lock
 
 import numpy as np
 
-from dptmat.data.cases import Case, pair, require_apart
+from dptmat.data.cases import Case, pair, require_folders_apart
 from dptmat.data.image_io import read_alpha, read_image, require_same_size, write_png
 from dptmat.device import count_cores
 from dptmat.errors import UserError
@@ -30,9 +30,7 @@ def find_cases(image: str | Path, alpha: str | Path, out: str | Path) -> list[Ca
         UserError: A photograph has no alpha, or ``out`` is a file or holds one of the files.
     """
     cases = pair(image=image, alpha=alpha, leave_out=out)
-    if Path(out).exists() and not Path(out).is_dir():
-        raise UserError(f"`out` {out} is a file; give the name of a folder")
-    require_apart({_path(out, case).parent for case in cases}, (path for case in cases for path in case.paths.values()))
+    require_folders_apart([Path(out)], cases)
     return cases
 
 

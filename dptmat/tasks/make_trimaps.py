@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dptmat.contact_sheets import stack_strips, trimap_strip
-from dptmat.data.cases import Case, pair, require_apart
+from dptmat.data.cases import Case, pair, require_folders_apart
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_mask, require_same_size, write_png
 from dptmat.data.trimaps import from_mask, from_matte
 from dptmat.device import count_cores
@@ -81,9 +81,7 @@ def find_cases(
         raise UserError("give one of `alpha`, true alphas, and `mask`, masks of the foreground")
     called = {"alpha": "alpha" if mask is None else "mask"}
     cases = pair(called, alpha=alpha if mask is None else mask, image=image, leave_out=out)
-    if Path(out).exists() and not Path(out).is_dir():
-        raise UserError(f"`out` {out} is a file; give the name of a folder")
-    require_apart({_path(out, case).parent for case in cases}, (path for case in cases for path in case.paths.values()))
+    require_folders_apart([Path(out)], cases)
     return cases
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dptmat.data.cases import Case, pair, require_apart
+from dptmat.data.cases import Case, pair, require_folders_apart
 from dptmat.data.image_io import read_image, read_mask, read_trimap, require_same_size, write_png
 from dptmat.data.trimaps import from_mask
 from dptmat.device import choose_dtype
@@ -46,11 +46,7 @@ def find_cases(network: nn.Module, image: str | Path, trimap: str | Path | None,
     if trimap is not None and not takes_trimap:
         raise UserError(f"`trimap` {trimap}: this network takes the image alone; leave it out")
     cases = pair(image=image, trimap=trimap, leave_out=out)
-    written = {_path(folder, case).parent for folder in (Path(out), Path(out, CUTOUT)) for case in cases}
-    require_apart(written, (path for case in cases for path in case.paths.values()))
-    for folder in (Path(out), Path(out, CUTOUT)):
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"`out` {folder} is a file; give the name of a folder")
+    require_folders_apart([Path(out), Path(out, CUTOUT)], cases)
     return cases
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dptmat import metrics
-from dptmat.data.cases import Case
+from dptmat.data.cases import Case, require_folder
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_trimap, require_same_size, write_png
 from dptmat.data.regions import mark_region, require_region
 from dptmat.data.trimaps import from_alpha
@@ -168,8 +168,7 @@ def _make_folders(out: str | Path | None, made: dict[str, str], cases: list[Case
     if out is None:
         return None
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"`out` {out} is a file; give the name of a folder")
+    require_folder(out)
     written = [out / name for name in made.values()]
     read = {  # without the subfolders that belong to the name
         path.parents[case.name.count("/")].resolve()
