@@ -12,6 +12,7 @@ ALPHA_MODES = ("pixel", "block")  # one random alpha for each unknown pixel, or 
 LOSSES = ("l1", "comp", "lap", "grad", "l1_known", "lap_whole")
 METRICS = ("sad", "mse", "grad", "conn")  # the four of alphamatting.com and Deep Image Matting
 ERRORS = (*METRICS, "mad")  # and the mean absolute difference, which AIM-500 and P3M-10k report as well
+WITHOUT_TRIMAP = "_without_trimap"  # how a pre-training's scores end of a network that was shown no trimap
 REGIONS = {  # whose pixels errors count, and how tables call them
     "unknown": "the unknown region of the trimap",
     "whole": "the whole image",

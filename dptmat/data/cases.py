@@ -89,16 +89,23 @@ def _without_ending(path: PurePath) -> str:
 
 
 def spellings(found: Mapping[str, _Found]) -> dict[str, _Found]:
-    """Add to what is found by names the names with composed accents: macOS writes them decomposed.
-
-    Look a name up by itself, or else by `compose`.
-    """
+    """Add to what is found by names the names with composed accents, for `look_up`: macOS writes them decomposed."""
     return {compose(name): item for name, item in found.items()} | dict(found)
 
 
 def compose(name: str) -> str:
     """Write the accents of a name with their letters (NFC)."""
     return unicodedata.normalize("NFC", name)
+
+
+def look_up(spelled: Mapping[str, _Found], name: str) -> _Found | None:
+    """Return what has a name in either spelling; None if there is nothing.
+
+    Args:
+        spelled: As of `spellings`.
+        name: In any spelling.
+    """
+    return spelled.get(name) or spelled.get(compose(name))
 
 
 @dataclass(frozen=True)
@@ -159,10 +166,10 @@ def pair(
     first, names = next(iter(listed.items()))
     if all(list(images.values()) == [given[kind]] for kind, images in listed.items()):
         return [Case(given[first].stem, **given)]
-    found: dict[str, dict[str, Path]] = {name: {first: path} for name, path in names.items()}
+    found: dict[str, dict[str, Path | None]] = {name: {first: path} for name, path in names.items()}
     for kind, images in listed.items():
         partners = spellings(images)
-        missing = [name for name in names if name not in partners and compose(name) not in partners]
+        missing = [name for name in names if look_up(partners, name) is None]
         if missing:
             below = ", and lie in subfolders of the same name" if any("/" in name for name in names) else ""
             raise UserError(
@@ -170,8 +177,25 @@ def pair(
                 f"{given[first]}; partners have the same name, whatever their ending{below}"
             )
         for name in names:
-            found[name][kind] = partners.get(name) or partners[compose(name)]
+            found[name][kind] = look_up(partners, name)
     return [Case(name, **paths) for name, paths in found.items()]
+
+
+def require_file_apart(called: str, file: str | Path, files: Iterable[tuple[str, Iterable[Path]]]) -> None:
+    """Refuse to write a file over others; links to them count.
+
+    Args:
+        called: How messages call the parameter.
+        file: What will be written.
+        files: The others, with the names of what they belong to.
+
+    Raises:
+        UserError: It is one of them.
+    """
+    place = os.path.realpath(file)  # which, unlike pathlib, takes links that lead in a circle
+    for name, paths in files:
+        if place in map(os.path.realpath, paths):
+            raise UserError(f"`{called}` {file} is the file of {name}; give another name")
 
 
 def require_folder(out: Path) -> None:

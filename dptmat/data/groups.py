@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from dptmat.data.cases import compose
+from dptmat.data.cases import compose, look_up, spellings
 from dptmat.data.image_io import EXTENSIONS
 from dptmat.errors import UserError, few
 from dptmat.file_kinds import HEAD, name_kind
@@ -31,11 +31,11 @@ def read_groups(path: str | Path, names: Sequence[str]) -> dict[str, str]:
         UserError: The file cannot be read, is no such table, names an image twice, or lacks one.
     """
     called = f"`groups` {path}"
-    known = {compose(name): name for name in names} | {name: name for name in names}
+    known = spellings({name: name for name in names})
     groups: dict[str, str] = {}
     others = []
     for line, given, group in _rows(called, _read(called, path)):
-        name = known.get(given) or known.get(compose(given)) or known.get(compose(_without_ending(given)))
+        name = look_up(known, given) or known.get(compose(_without_ending(given)))
         if not group:
             raise UserError(f"{called}: line {line} gives {few([given])} no group; write one in the column group")
         if name is None:

@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dptmat.defaults import WITHOUT_TRIMAP
 from dptmat.errors import UserError
 from dptmat.report.inside import require_inside
 
@@ -24,7 +25,7 @@ _LONGEST = 1 << 20  # bytes of a line; the longest names the samples of a batch
 _MOST_NAMES = 64  # of numbers, in the whole log
 _MOST = 1e38  # that a number can be: more is none of float32
 _LETTERS = 4096  # of a name or a reason
-WITHOUT = "sad_without_trimap"
+WITHOUT = f"sad{WITHOUT_TRIMAP}"
 OTHER_NUMBERS = ("grad_norm", "learning_rate", "images_per_second", "waited", "waited_host")  # no parts of the loss
 
 

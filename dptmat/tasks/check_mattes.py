@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dptmat.contact_sheets import matte_strip, stack_strips
-from dptmat.data.cases import Case, compose, list_images, spellings
+from dptmat.data.cases import Case, compose, list_images, look_up, require_file_apart, spellings
 from dptmat.data.cutouts import opacity_of, read_foreground
 from dptmat.data.folders import is_image
 from dptmat.data.image_io import require_same_size
@@ -130,14 +130,12 @@ def _take_cutouts(found: Found, colors: dict[str, Path], fg: str | Path) -> None
 def _take_pairs(found: Found, colors: dict[str, Path], mattes: dict[str, Path]) -> None:
     """Pair what has the same name, and look for names that are nearly the same."""
     partners, owners = spellings(mattes), spellings(colors)
-    for name, path in colors.items():
-        matte = partners.get(name) or partners.get(compose(name))
-        if matte:
-            found.cases.append(Case(name, fg=path, alpha=matte))
-    lonely = {name: path for name, path in mattes.items() if name not in owners and compose(name) not in owners}
+    lonely = {name: path for name, path in mattes.items() if look_up(owners, name) is None}
     near = {_rough(name): path for name, path in lonely.items()}
     for name, path in colors.items():
-        if name not in partners and compose(name) not in partners:
+        if matte := look_up(partners, name):
+            found.cases.append(Case(name, fg=path, alpha=matte))
+        else:
             twin = near.get(_rough(name))
             found.faults.append(
                 Fault("no matte", str(path), f"{twin} is nearly of its name" if twin else f"there is no alpha {name}")
@@ -249,10 +247,7 @@ def require_sheet_apart(sheet: str | Path, found: Found) -> None:
     Raises:
         UserError: It is so.
     """
-    place = os.path.realpath(sheet)
-    for case in found.cases:
-        if place in map(os.path.realpath, case.paths.values()):
-            raise UserError(f"`out` {sheet} is the file of {case.name}; give another name")
+    require_file_apart("out", sheet, ((case.name, case.paths.values()) for case in found.cases))
 
 
 def summary(found: Found, checked: Sequence[Checked]) -> str:

@@ -1,7 +1,6 @@
 """Trimaps as files, made of alphas or masks by widths."""
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dptmat.contact_sheets import stack_strips, trimap_strip
-from dptmat.data.cases import Case, pair, require_folders_apart
+from dptmat.data.cases import Case, pair, require_file_apart, require_folders_apart
 from dptmat.data.image_io import LEVELS, read_alpha, read_image, read_mask, require_same_size, write_png
 from dptmat.data.trimaps import from_mask, from_matte
 from dptmat.device import count_cores
@@ -96,10 +95,7 @@ def require_sheet_apart(sheet: str | Path, cases: Iterable[Case], out: str | Pat
     Raises:
         UserError: It is so.
     """
-    place = os.path.realpath(sheet)  # which, unlike pathlib, takes links that lead in a circle
-    for case in cases:
-        if place in map(os.path.realpath, (*case.paths.values(), _path(out, case))):
-            raise UserError(f"`sheet` {sheet} is the file of {case.name}; give another name")
+    require_file_apart("sheet", sheet, ((case.name, (*case.paths.values(), _path(out, case))) for case in cases))
 
 
 def make_trimaps(

@@ -16,6 +16,7 @@ from dptmat.data.matte_batch import ComposedBatch
 from dptmat.data.pair_batch import AlphaRecipe, make_pair_batch, make_scene
 from dptmat.data.photographs import PhotoIndex, open_photographs
 from dptmat.data.sampler import Sampler
+from dptmat.defaults import WITHOUT_TRIMAP
 from dptmat.errors import UserError
 from dptmat.kernels import Batch, synthesize
 from dptmat.losses import keep_coarsest, matting_losses
@@ -129,7 +130,7 @@ class Pretraining:
         if validation.trimaps == "all-unknown" or not takes_trimap(model):
             return scores
         without = validation.score_without_trimaps(model)
-        return scores | {f"{name}_without_trimap": value for name, value in without.items()}
+        return scores | {f"{name}{WITHOUT_TRIMAP}": value for name, value in without.items()}
 
     def finish(self) -> None:
         """Do nothing after the last step."""

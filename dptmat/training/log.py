@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dptmat.defaults import METRICS
+from dptmat.defaults import METRICS, WITHOUT_TRIMAP
 from dptmat.errors import first_line
 from dptmat.files import Journal, drop_link, write_whole
 from dptmat.training.tracking import Tracker
@@ -18,7 +18,7 @@ from dptmat.training.tracking import Tracker
 _logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.jsonl"  # in the output folder
-WITHOUT = "sad_without_trimap"
+_WITHOUT = f"sad{WITHOUT_TRIMAP}"
 
 
 class RunLog:
@@ -96,7 +96,7 @@ class RunLog:
         plain = {name: value if math.isfinite(value) else None for name, value in scores.items()}
         self._write({"step": step, "validation": plain}, {f"validation/{name}": scores[name] for name in scores})
         sad, mse, grad, conn = (scores[name] for name in METRICS)
-        without = f"  without trimaps SAD {scores[WITHOUT]:.2f} of the whole image" if WITHOUT in scores else ""
+        without = f"  without trimaps SAD {scores[_WITHOUT]:.2f} of the whole image" if _WITHOUT in scores else ""
         self._say(
             f"step {step}/{self._steps}  validation: SAD {sad:.2f}  MSE {1000 * mse:.2f}e-3  Grad {grad:.2f}  "
             f"Conn {conn:.2f}{without}"
